@@ -1,0 +1,17 @@
+"""Task distributions and the batched environments that run them; importing this package fills ``TASKS``."""
+
+from envs import half_cheetah_dir, half_cheetah_vel, navigation
+from envs.api import TASKS, EnvSpec, Step, TaskDistribution, TaskEnv, find_preset, make
+
+__all__ = [
+    "TASKS",
+    "EnvSpec",
+    "Step",
+    "TaskDistribution",
+    "TaskEnv",
+    "find_preset",
+    "half_cheetah_dir",
+    "half_cheetah_vel",
+    "make",
+    "navigation",
+]

@@ -1,0 +1,146 @@
+"""The contract between task environments and learners: every shape and unit.
+
+Axes: ``task`` = tasks of the meta-batch, ``env`` = parallel worlds of one task, ``world`` = task * num_envs + env.
+A *task distribution* is a frozen dataclass: its fields are the definition, its presets are the definitions that
+published work used. ``distribution.make(...)`` builds the batched environment of that distribution.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a policy must know of an environment."""
+
+    obs_dim: int
+    """Length of an observation."""
+    action_dim: int
+    """Length of a continuous action; actions beyond [-1, 1] are clipped by the environment."""
+    horizon: int
+    """Steps after which an episode is truncated."""
+    terminates: bool
+    """Whether an episode can end before its horizon."""
+    has_success: bool
+    """Whether the task defines success."""
+
+
+class Step(NamedTuple):
+    """One step of every world. ``obs`` is where the next action acts, ``next_obs`` is where this one led.
+
+    They differ in worlds whose episode ended: there ``next_obs`` is the last observation of the episode and ``obs``
+    the first of the next one, so an automatic reset hides neither observation, reward nor flags.
+    """
+
+    obs: Float[Tensor, "task env obs"]
+    next_obs: Float[Tensor, "task env obs"]
+    reward: Float[Tensor, "task env"]
+    terminated: Bool[Tensor, "task env"]
+    truncated: Bool[Tensor, "task env"]
+    success: Bool[Tensor, "task env"]
+    diverged: Bool[Tensor, "task env"]
+    """The physics of this world failed in this step, which carries no information; its episode is truncated."""
+
+
+class TaskEnv(Protocol):
+    """``num_tasks`` x ``num_envs`` worlds, stepped together."""
+
+    spec: EnvSpec
+    num_tasks: int
+    num_envs: int
+    device: torch.device
+    clock: Int[Tensor, "task env"]
+    """Steps since the episode of each world began."""
+    num_diverged: int
+    """Worlds whose physics failed so far; their episode was cut there."""
+
+    def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
+        """Gives world (i, j) the task parameter ``task[i]``; takes effect at the next :meth:`reset`."""
+
+    def reset(self) -> Float[Tensor, "task env obs"]:
+        """Starts a new episode in every world."""
+
+    def step(self, action: Float[Tensor, "task env act"]) -> Step:
+        """Steps every world and starts a new episode where one ended."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, the reset generator included."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict` exactly."""
+
+
+TASKS: dict[str, type["TaskDistribution"]] = {}
+"""Every task distribution by name; defining a subclass with ``name`` registers it."""
+
+
+@dataclass(frozen=True)
+class TaskDistribution(ABC):
+    """A distribution over tasks p(T), with the definition of one task."""
+
+    name: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, "TaskDistribution"]] = {}
+    """Definitions by provenance, e.g. ``maml2017``."""
+
+    horizon: int = 100
+    """Steps of an episode."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            TASKS[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon is {self.horizon}: an episode needs at least 1 step")
+
+    @property
+    @abstractmethod
+    def spec(self) -> EnvSpec:
+        """Dimensions of the environment."""
+
+    @abstractmethod
+    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task ..."]:
+        """Draws task parameters; the number of worlds has no influence on them."""
+
+    def published_tasks(self, num_tasks: int) -> Float[Tensor, "task ..."] | None:
+        """The very tasks a paper evaluated on, or None where they are not known."""
+        return None
+
+    @abstractmethod
+    def make(
+        self,
+        num_tasks: int,
+        num_envs: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+        physics: str = "auto",
+        num_threads: int = 0,
+    ) -> TaskEnv:
+        """Builds the batched environment; ``seed`` seeds its resets alone."""
+
+
+def make(task: str, num_tasks: int, num_envs: int, *, preset: str | None = None, **options: Any) -> TaskEnv:
+    """The environment of a task by name: ``make("half_cheetah_dir", 20, 20, preset="v5", seed=0)``.
+
+    Raises:
+        ValueError: unknown task or preset, with the names there are.
+    """
+    return find_preset(task, preset).make(num_tasks, num_envs, **options)
+
+
+def find_preset(task: str, preset: str | None = None) -> TaskDistribution:
+    """The task distribution called ``task``, in the definition ``preset`` (None: its first)."""
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}: use one of {', '.join(sorted(TASKS))}")
+    presets = TASKS[task].presets
+    if preset is not None and preset not in presets:
+        raise ValueError(f"preset is {preset!r}: {task} has {', '.join(presets)}")
+    return presets[preset if preset is not None else next(iter(presets))]

@@ -1,0 +1,61 @@
+"""Half-cheetah running at a goal velocity (Finn et al. 2017, section 5.3).
+
+Task parameter: goal velocity g [m/s], uniform in [0, max_velocity].
+Reward: -|forward velocity - g| - control_cost * |action|^2. Never terminates.
+Body, observation and clocks: :mod:`envs.half_cheetah`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.api import TaskDistribution
+from envs.half_cheetah import RLLAB, HalfCheetah
+from envs.physics import Physics
+
+
+@dataclass(frozen=True)
+class HalfCheetahVel(HalfCheetah):
+    """Presets: maml2017 (cbfinn/maml_rl, rllab clock, U[0, 2]), promp (jonasrothfuss/ProMP, U[0, 3]), v5
+    (Gymnasium's HalfCheetah-v5 with its forward reward replaced, U[0, 3])."""
+
+    name: ClassVar[str] = "half_cheetah_vel"
+    presets: ClassVar[Mapping[str, TaskDistribution]]
+
+    max_velocity: float = 3.0
+    """Goal velocities are uniform in [0, max_velocity] [m/s]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_velocity <= 0:
+            raise ValueError(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
+
+    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
+        return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity
+
+    def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
+        if self != self.presets["maml2017"]:
+            return None
+        draws = np.random.RandomState(1).uniform(0.0, 2.0, size=num_tasks)  # maml_rl: test_maml_cheetah.py
+        return torch.from_numpy(draws).float()
+
+    def reward(
+        self,
+        physics: Physics,
+        before: Float[Tensor, " world"],
+        action: Float[Tensor, "world 6"],
+        task: Float[Tensor, " world"],
+    ) -> Float[Tensor, " world"]:
+        return -(self.forward_velocity(physics, before) - task).abs() - self.cost(action)
+
+
+HalfCheetahVel.presets = {
+    "maml2017": HalfCheetahVel(**RLLAB, max_velocity=2.0),
+    "promp": HalfCheetahVel(horizon=200),
+    "v5": HalfCheetahVel(horizon=1000, control_cost=0.1),
+}

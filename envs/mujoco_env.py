@@ -1,0 +1,131 @@
+"""A MuJoCo task distribution x a physics engine -> a batched task environment.
+
+A task is a few pure functions of the physics' named fields; it never learns which engine runs it.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import mujoco
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from envs.api import TaskDistribution
+from envs.physics import Physics, make_physics
+from envs.task_env import BatchedTaskEnv, Outcome
+
+
+@dataclass(frozen=True)
+class MujocoTask(TaskDistribution):
+    """What a task file says about its task, all of it over worlds at once."""
+
+    frame_skip: int = 1
+    """Physics substeps a control step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frame_skip < 1:
+            raise ValueError(f"frame_skip is {self.frame_skip}: a control step needs at least 1 substep")
+
+    @abstractmethod
+    def model(self) -> mujoco.MjModel:
+        """The compiled model; actuators take controls in their own ctrlrange."""
+
+    @abstractmethod
+    def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
+        """Writes initial states into the worlds of ``mask``, which hold the model's defaults."""
+
+    @abstractmethod
+    def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
+        """The observation, in a new tensor."""
+
+    @abstractmethod
+    def measure(self, physics: Physics) -> Float[Tensor, "world ..."]:
+        """What the reward compares before and after a step (a position, say), in a new tensor."""
+
+    @abstractmethod
+    def reward(
+        self,
+        physics: Physics,
+        before: Float[Tensor, "world ..."],
+        action: Float[Tensor, "world act"],
+        task: Float[Tensor, "world ..."],
+    ) -> Float[Tensor, " world"]:
+        """The reward of the step that led from :meth:`measure` = ``before`` to the present state."""
+
+    def terminated(self, physics: Physics, task: Float[Tensor, "world ..."]) -> Bool[Tensor, " world"]:
+        """Where the episode ends for good; nowhere by default."""
+        return torch.zeros(physics.num_worlds, dtype=torch.bool, device=physics.device)
+
+    def success(self, physics: Physics, task: Float[Tensor, "world ..."]) -> Bool[Tensor, " world"]:
+        """Where the task is solved in the present state; nowhere by default."""
+        return torch.zeros(physics.num_worlds, dtype=torch.bool, device=physics.device)
+
+    def make(
+        self,
+        num_tasks: int,
+        num_envs: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+        physics: str = "auto",
+        num_threads: int = 0,
+    ) -> BatchedTaskEnv:
+        engine = make_physics(self.model(), num_tasks * num_envs, engine=physics, num_threads=num_threads)
+        worlds = MujocoWorlds(self, engine, torch.device(device))
+        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+
+
+class MujocoWorlds:
+    """:class:`envs.task_env.Worlds` of one task over one physics engine.
+
+    Observations and rewards are computed in the engine's precision and leave in ``dtype`` on ``device``.
+    """
+
+    def __init__(
+        self, task: MujocoTask, physics: Physics, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.task, self.physics = task, physics
+        self._device, self._dtype = device, dtype
+        model = task.model()
+        ctrlrange = torch.as_tensor(model.actuator_ctrlrange, device=physics.device)
+        self._ctrl_center, self._ctrl_scale = ctrlrange.mean(1), (ctrlrange[:, 1] - ctrlrange[:, 0]) / 2
+        self._task_parameter = torch.zeros(physics.num_worlds, device=physics.device)
+        self._ctrl, self._time = physics.bind("ctrl"), physics.bind("time")
+        task.observe(physics), task.measure(physics)  # binds what they read before the first step
+
+    def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
+        self._task_parameter = task.to(self.physics.device)
+
+    def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
+        mask = mask.to(self.physics.device)
+        self.physics.reset(mask)
+        self.task.reset_state(self.physics, mask, generator)
+        self.physics.forward(mask)
+
+    def observe(self) -> Float[Tensor, "world obs"]:
+        return self.task.observe(self.physics).to(self._device, self._dtype)
+
+    def step(self, action: Float[Tensor, "world act"]) -> Outcome:
+        physics, task = self.physics, self.task
+        action = action.to(self._ctrl)
+        before, time_before = task.measure(physics), self._time.clone()
+        self._ctrl.copy_(action * self._ctrl_scale + self._ctrl_center)
+        physics.step(task.frame_skip)
+        # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
+        diverged = self._time <= time_before
+        reward = task.reward(physics, before, action, self._task_parameter)
+        return Outcome(
+            reward.masked_fill(diverged, 0.0).to(self._device, self._dtype),
+            (task.terminated(physics, self._task_parameter) & ~diverged).to(self._device),
+            task.success(physics, self._task_parameter).to(self._device),
+            diverged.to(self._device),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"task": self._task_parameter.clone(), **self.physics.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._task_parameter = state["task"].clone()
+        self.physics.load_state_dict(state)

@@ -1,0 +1,69 @@
+"""The physics a task is written against: named, live tensors over worlds.
+
+Two engines share this vocabulary. On CPU threads it is MuJoCo's own ``mujoco.batch`` (:mod:`envs.physics.cpu`).
+A GPU engine takes the same seat: a task touches nothing but this protocol.
+
+Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
+"""
+
+from typing import Protocol
+
+import mujoco
+import torch
+from torch import Tensor
+
+ENGINES = ("auto", "cpu")
+
+
+class Physics(Protocol):
+    """``num_worlds`` simulations of one model.
+
+    A bound field is *current*: after :meth:`step`, :meth:`forward` and :meth:`reset` it describes the state that
+    ``qpos`` and ``qvel`` show, not the state one substep before (MuJoCo's own convention for derived fields).
+    """
+
+    num_worlds: int
+    device: torch.device
+    timestep: float
+    """Seconds of one substep."""
+
+    def bind(self, field: str) -> Tensor:
+        """A live view ``[world, ...]`` of a data field (``qpos``, ``qvel``, ``ctrl``, ``xpos``, ``sensordata`` ...).
+
+        State fields are written in place; derived ones are read only.
+        """
+
+    def expand(self, field: str) -> Tensor:
+        """A live per-world copy ``[world, ...]`` of a model field (``body_mass``, ``opt.gravity`` ...)."""
+
+    def set_const(self) -> None:
+        """Recomputes the constants derived from the model; required after mass or inertia were written."""
+
+    def step(self, substeps: int) -> None:
+        """Advances every world by ``substeps`` of ``timestep`` seconds."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Puts the worlds of ``mask`` [world] to the model's initial state; the others keep their bits.
+
+        Writes to the state may follow; :meth:`forward` then brings derived fields up to date.
+        """
+
+    def forward(self, mask: Tensor) -> None:
+        """Recomputes the bound derived fields of the worlds of ``mask`` [world] from their state."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, as tensors; the inverse is :meth:`load_state_dict`."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict` exactly."""
+
+
+def make_physics(
+    model: mujoco.MjModel, num_worlds: int, *, engine: str = "auto", num_threads: int = 0
+) -> Physics:
+    """Builds the engine: ``auto`` and ``cpu`` are ``mujoco.batch`` on ``num_threads`` threads (0: every core)."""
+    if engine not in ENGINES:
+        raise ValueError(f"physics is {engine!r}: use one of {', '.join(ENGINES)}")
+    from envs.physics.cpu import CpuPhysics
+
+    return CpuPhysics(model, num_worlds, num_threads=num_threads)

@@ -1,0 +1,78 @@
+"""MuJoCo's C engine on a pool of CPU threads, bit-identical to a loop of ``mj_step``."""
+
+import warnings
+
+import mujoco
+import torch
+from mujoco import batch
+from torch import Tensor
+
+STATE_FIELDS = frozenset(
+    {"time", "qpos", "qvel", "act", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied"}
+    | {"eq_active", "mocap_pos", "mocap_quat", "userdata"}
+)
+# Fields that follow from positions alone; any other derived field also needs velocities.
+POSITION_FIELDS = frozenset(
+    {"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "subtree_com"}
+)
+
+
+class CpuPhysics:
+    """:class:`envs.physics.Physics` on ``mujoco.batch.Batch``, in float64.
+
+    One ``MjData`` a thread serves all worlds: it stays in the cache, which beats the recomputation that one
+    ``MjData`` a world would save (half-cheetah, 800 worlds, 1 substep: 205k against 154k steps/s on 2 cores).
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_worlds: int, *, num_threads: int = 0) -> None:
+        if num_worlds < 1:
+            raise ValueError(f"num_worlds is {num_worlds}: use at least 1")
+        if num_threads < 0:
+            raise ValueError(f"num_threads is {num_threads}: use 0 for every core, or a positive number")
+        self.num_worlds = num_worlds
+        self.device = torch.device("cpu")
+        self.timestep = float(model.opt.timestep)
+        self._model, self._num_threads = model, num_threads
+        self._batch = batch.Batch(model, nsim=num_worlds, nthread=num_threads)
+        self._stage = mujoco.mjtStage.mjSTAGE_NONE
+        self._bound: dict[str, Tensor] = {}
+        self._batch.reset(stage=self._stage)
+
+    def bind(self, field: str) -> Tensor:
+        if field not in self._bound:
+            if field not in STATE_FIELDS:
+                stages = mujoco.mjtStage
+                needed = stages.mjSTAGE_POS if field in POSITION_FIELDS else stages.mjSTAGE_VEL
+                self._stage = max(self._stage, needed, key=int)
+            self._bound[field] = _as_tensor(self._batch.bind(field))
+        return self._bound[field]
+
+    def expand(self, field: str) -> Tensor:
+        return _as_tensor(self._batch.expand(field))
+
+    def set_const(self) -> None:
+        self._batch.set_const()
+
+    def step(self, substeps: int) -> None:
+        self._batch.step(nstep=substeps, stage=self._stage)
+
+    def reset(self, mask: Tensor) -> None:
+        self._batch.reset(ids=mask.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
+
+    def forward(self, mask: Tensor) -> None:
+        if self._stage != mujoco.mjtStage.mjSTAGE_NONE:
+            self._batch.forward(ids=mask.numpy(), stage=self._stage)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"integration": torch.from_numpy(self._batch.state.copy())}  # mjSTATE_INTEGRATION, warm start included
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._batch.state[:] = state["integration"].numpy()
+        self.forward(torch.ones(self.num_worlds, dtype=torch.bool))
+
+
+def _as_tensor(array: object) -> Tensor:
+    """A zero-copy view; derived fields come read-only from MuJoCo, and nothing here writes them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

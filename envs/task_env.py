@@ -1,0 +1,99 @@
+"""Time limits, automatic resets and their bookkeeping, the same for every kind of world."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from envs.api import EnvSpec, Step
+
+
+class Outcome(NamedTuple):
+    """What one step of the dynamics brought, world by world."""
+
+    reward: Float[Tensor, " world"]
+    terminated: Bool[Tensor, " world"]
+    success: Bool[Tensor, " world"]
+    diverged: Bool[Tensor, " world"]
+    """The simulation failed in this world: the step carries no information."""
+
+
+class Worlds(Protocol):
+    """Dynamics of ``world = task * num_envs + env`` worlds, without any notion of episodes."""
+
+    def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
+        """Gives each world its task parameter."""
+
+    def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
+        """Draws a new initial state for the worlds of ``mask``; the others keep their bits."""
+
+    def observe(self) -> Float[Tensor, "world obs"]:
+        """The observation of the current state, in a new tensor."""
+
+    def step(self, action: Float[Tensor, "world act"]) -> Outcome:
+        """Advances every world; ``action`` lies in [-1, 1]."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores :meth:`state_dict` exactly."""
+
+
+class BatchedTaskEnv:
+    """:class:`envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one."""
+
+    def __init__(
+        self, worlds: Worlds, spec: EnvSpec, num_tasks: int, num_envs: int, *, seed: int, device: str = "cpu"
+    ) -> None:
+        self.worlds, self.spec = worlds, spec
+        self.num_tasks, self.num_envs = num_tasks, num_envs
+        self.device = torch.device(device)
+        self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
+        self.num_diverged = 0
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
+        if len(task) != self.num_tasks:
+            raise ValueError(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
+        self.worlds.set_tasks(task.to(self.device).repeat_interleave(self.num_envs, dim=0))
+
+    def reset(self) -> Float[Tensor, "task env obs"]:
+        everywhere = torch.ones(self.num_tasks * self.num_envs, dtype=torch.bool, device=self.device)
+        self.worlds.reset(everywhere, self._generator)
+        self.clock.zero_()
+        return self._by_task(self.worlds.observe())
+
+    def step(self, action: Float[Tensor, "task env act"]) -> Step:
+        outcome = self.worlds.step(action.flatten(0, 1).clamp(-1.0, 1.0))
+        self.clock += 1
+        next_obs = self._by_task(self.worlds.observe())
+        terminated, diverged = self._by_task(outcome.terminated), self._by_task(outcome.diverged)
+        truncated = (self.clock >= self.spec.horizon) | diverged
+        ended = terminated | truncated
+        obs = next_obs
+        if ended.any():
+            self.num_diverged += int(diverged.sum())
+            self.worlds.reset(ended.flatten(), self._generator)
+            self.clock.masked_fill_(ended, 0)
+            obs = self._by_task(self.worlds.observe())
+        reward, success = self._by_task(outcome.reward), self._by_task(outcome.success)
+        return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "worlds": self.worlds.state_dict(),
+            "clock": self.clock.clone(),
+            "generator": self._generator.get_state(),
+            "num_diverged": self.num_diverged,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.worlds.load_state_dict(state["worlds"])
+        self.clock.copy_(state["clock"])
+        self._generator.set_state(state["generator"])
+        self.num_diverged = state["num_diverged"]
+
+    def _by_task(self, x: Tensor) -> Tensor:
+        return x.unflatten(0, (self.num_tasks, self.num_envs))

@@ -1,0 +1,57 @@
+"""Returns, generalized advantage estimation, and normalization, along the last axis (``time``)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def discounted_returns(
+    reward: Float[Tensor, "*batch time"], ended: Bool[Tensor, "*batch time"], discount: float
+) -> Float[Tensor, "*batch time"]:
+    """G_t = r_t + γ G_{t+1}, starting anew after each step that ``ended`` an episode."""
+    return _discounted_sum(reward, discount * ~ended)
+
+
+def gae(
+    reward: Float[Tensor, "*batch time"],
+    value: Float[Tensor, "*batch time"],
+    next_value: Float[Tensor, "*batch time"],
+    terminated: Bool[Tensor, "*batch time"],
+    truncated: Bool[Tensor, "*batch time"],
+    *,
+    discount: float,
+    gae_lambda: float,
+) -> Float[Tensor, "*batch time"]:
+    """Generalized advantage estimation (Schulman et al. 2016, equation 16).
+
+    δ_t = r_t + γ V(s_{t+1}) - V(s_t), without V(s_{t+1}) where the MDP terminated;
+    A_t = δ_t + γ λ A_{t+1}, without A_{t+1} where an episode ended in either way.
+
+    Args:
+        value: V(s_t), of the observation the action was taken in.
+        next_value: V(s_{t+1}), of the observation the action led to, before any reset.
+        terminated: the step ended the MDP.
+        truncated: the step hit a time limit; its V(s_{t+1}) still counts.
+    """
+    delta = reward + discount * next_value * ~terminated - value
+    return _discounted_sum(delta, discount * gae_lambda * ~(terminated | truncated))
+
+
+def normalize(
+    x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"], *, epsilon: float = 1e-8
+) -> Float[Tensor, "*task env time"]:
+    """Zero mean and unit standard deviation over the valid steps of each task; zero elsewhere."""
+    count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
+    mean = (x * valid).sum((-2, -1), keepdim=True) / count
+    centered = (x - mean) * valid
+    std = (centered.square().sum((-2, -1), keepdim=True) / count).sqrt()
+    return centered / (std + epsilon)
+
+
+def _discounted_sum(x: Float[Tensor, "*batch time"], decay: Float[Tensor, "*batch time"]) -> Tensor:
+    """y_t = x_t + decay_t y_{t+1}, y = 0 past the end."""
+    columns = list(x.unbind(-1))
+    decays = decay.unbind(-1)
+    for t in reversed(range(len(columns) - 1)):
+        columns[t] = columns[t] + decays[t] * columns[t + 1]
+    return torch.stack(columns, dim=-1)

@@ -1,0 +1,185 @@
+"""Outer steps: how meta-parameters move, given the meta-loss as a function of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.algorithms.gradient import Loss
+from metarl.objectives import clipped_ratio_loss, ratio_loss
+from metarl.trust_region import backtrack, conjugate_gradient
+from metarl.types import Metrics, Params
+
+OptimizerState = dict[str, Any]
+
+
+class MetaProblem(Protocol):
+    """The meta-loss of one meta-batch: every task adapted, then judged by a loss of its adapted policy."""
+
+    def gradient(self, meta: Params, loss: Loss) -> tuple[Params, float]:
+        """The exact gradient over all samples, and the loss."""
+
+    def evaluate(self, meta: Params, loss: Loss) -> tuple[float, float]:
+        """The loss, and the mean KL from the adapted policies that acted."""
+
+    def curvature(self, meta: Params, num_samples: int) -> Callable[[Params], Params]:
+        """v -> H v, H the Hessian of that KL at ``meta``, through the adaptation, on about ``num_samples``."""
+
+
+class OuterStep(Protocol):
+    def init(self, meta: Params) -> OptimizerState: ...
+
+    def step(
+        self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
+    ) -> tuple[Params, OptimizerState, Metrics]: ...
+
+
+@dataclass(frozen=True)
+class TRPO:
+    """The longest natural-gradient step within a KL bound on the adapted policies (MAML-TRPO)."""
+
+    max_kl: float = 0.01
+    """Bound on the mean KL between adapted policies before and after the step."""
+    cg_iterations: int = 10
+    """Conjugate gradient iterations."""
+    damping: float = 1e-5
+    """Added to the diagonal of the curvature."""
+    backtrack_ratio: float = 0.8
+    """A rejected step is shortened by this factor."""
+    max_backtracks: int = 15
+    """Steps tried before the update is given up."""
+    curvature_samples: int = 10_000
+    """Steps of experience that the curvature is estimated on; loss, KL and gradient always see all of them."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_kl", "cg_iterations", "max_backtracks", "curvature_samples")
+        if self.damping < 0:
+            raise ValueError(f"damping is {self.damping}: use 0 or a small positive number")
+        if not 0 < self.backtrack_ratio < 1:
+            raise ValueError(f"backtrack_ratio is {self.backtrack_ratio}: use a factor between 0 and 1")
+
+    def init(self, meta: Params) -> OptimizerState:
+        return {}
+
+    def step(
+        self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
+    ) -> tuple[Params, OptimizerState, Metrics]:
+        gradient, loss_before = problem.gradient(meta, ratio_loss)
+        flat_gradient = flatten(gradient)
+        metrics = {"train/loss_before": loss_before, "train/meta_gradient_norm": flat_gradient.norm().item()}
+        if not torch.isfinite(flat_gradient).all():
+            return meta, optimizer, metrics | {"train/skipped_updates": 1.0}
+        hessian_product = problem.curvature(meta, self.curvature_samples)
+
+        def product(v: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+            return flatten(hessian_product(unflatten(v, meta))) + self.damping * v
+
+        direction = conjugate_gradient(product, flat_gradient, iterations=self.cg_iterations)
+        length = (2 * self.max_kl / direction.dot(product(direction)).clamp(min=1e-12)).sqrt()
+        point, loss, kl, backtracks = backtrack(
+            lambda candidate: problem.evaluate(unflatten(candidate, meta), ratio_loss),
+            flatten(meta),
+            length * direction,
+            loss_before=loss_before,
+            max_kl=self.max_kl,
+            ratio=self.backtrack_ratio,
+            max_backtracks=self.max_backtracks,
+        )
+        metrics |= {"train/loss_after": loss, "train/kl": kl, "train/backtracks": float(backtracks)}
+        return unflatten(point, meta), optimizer, metrics
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Several epochs of Adam on the clipped surrogate of the adapted policies."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    epochs: int = 5
+    """Gradient steps on the same meta-batch."""
+    clip: float = 0.3
+    """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "learning_rate", "epochs", "clip")
+
+    def init(self, meta: Params) -> OptimizerState:
+        return {}
+
+    def step(
+        self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
+    ) -> tuple[Params, OptimizerState, Metrics]:
+        loss = partial(clipped_ratio_loss, clip=self.clip)
+        return _adam(problem, meta, optimizer, loss, self.learning_rate, self.epochs)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One step of Adam along the plain meta-gradient."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "learning_rate")
+
+    def init(self, meta: Params) -> OptimizerState:
+        return {}
+
+    def step(
+        self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
+    ) -> tuple[Params, OptimizerState, Metrics]:
+        return _adam(problem, meta, optimizer, ratio_loss, self.learning_rate, 1)
+
+
+def _adam(
+    problem: MetaProblem,
+    meta: Params,
+    optimizer: OptimizerState,
+    loss: Loss,
+    learning_rate: float,
+    epochs: int,
+) -> tuple[Params, OptimizerState, Metrics]:
+    leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
+    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
+    if optimizer:
+        adam.load_state_dict(optimizer)
+    metrics: Metrics = {}
+    for epoch in range(epochs):
+        gradient, loss_value = problem.gradient({name: leaf.detach() for name, leaf in leaves.items()}, loss)
+        flat_gradient = flatten(gradient)
+        if not torch.isfinite(flat_gradient).all():
+            return meta, optimizer, metrics | {"train/skipped_updates": 1.0}
+        if epoch == 0:
+            metrics["train/loss_before"] = loss_value
+            metrics["train/meta_gradient_norm"] = flat_gradient.norm().item()
+        for name, leaf in leaves.items():
+            leaf.grad = gradient[name]
+        adam.step()
+    updated = {name: leaf.detach() for name, leaf in leaves.items()}
+    loss_after, kl = problem.evaluate(updated, loss)
+    return updated, adam.state_dict(), metrics | {"train/loss_after": loss_after, "train/kl": kl}
+
+
+def flatten(params: Params) -> Float[Tensor, " n"]:
+    """One float64 vector, in the order of the dict: conjugate gradients lose too much in float32."""
+    return torch.cat([value.detach().double().flatten() for value in params.values()])
+
+
+def unflatten(vector: Float[Tensor, " n"], like: Params) -> Params:
+    """The inverse of :func:`flatten`, in the shapes and precision of ``like``."""
+    pieces = vector.split([value.numel() for value in like.values()])
+    return {
+        name: piece.view(value.shape).to(value.dtype)
+        for piece, (name, value) in zip(pieces, like.items(), strict=True)
+    }
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) <= 0:
+            raise ValueError(f"{name} is {getattr(owner, name)}: use a positive number")

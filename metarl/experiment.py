@@ -1,0 +1,176 @@
+"""What a run is: a task distribution, a learner, and how much of each; and the folder it is recorded in."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from envs.api import TASKS, TaskDistribution, TaskEnv
+from metarl.algorithms import ALGORITHMS
+from metarl.config import from_json, to_json
+from metarl.evaluate import HELD_OUT_SEED
+from metarl.streams import stream_seed
+from metarl.types import MetaLearner
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+RECORDED = ("torch", "mujoco", "gymnasium", "numpy", "metarl")
+
+TaskT = TypeVar("TaskT", bound=TaskDistribution)
+LearnerT = TypeVar("LearnerT", bound=MetaLearner)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[TaskT, LearnerT]):
+    task: TaskT
+    """The task distribution."""
+    learner: LearnerT
+    """The algorithm."""
+    preset: str = ""
+    """Whose definition of the experiment to start from; the other options change single fields of it."""
+    num_tasks: int = 40
+    """Tasks in a meta-batch."""
+    num_envs: int = 20
+    """Parallel worlds of each task."""
+    episodes: int = 20
+    """Episodes of each task for each batch of experience; a multiple of num_envs."""
+    iterations: int = 100
+    """Meta-updates."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "cpu"
+    """Where policy, rewards and updates are computed: cpu or cuda."""
+    physics: str = "auto"
+    """Physics engine: auto or cpu (MuJoCo on threads)."""
+    num_threads: int = 0
+    """CPU threads; 0: every core."""
+    checkpoint_interval: int = 10
+    """Iterations between checkpoints; one is always written at the end and when the run is stopped."""
+    eval_interval: int = 10
+    """Iterations between tests on held-out tasks; 0: never."""
+    eval_tasks: int = 20
+    """Held-out tasks in such a test."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot run, before any work."""
+        for name in ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
+        for name in ("num_threads", "eval_interval", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        if self.episodes % self.num_envs:
+            raise ValueError(
+                f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "
+                "plays equally many"
+            )
+        if self.seed == HELD_OUT_SEED:
+            raise ValueError(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
+
+    def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
+        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
+        return self.task.make(
+            num_tasks,
+            num_envs,
+            seed=stream_seed(self.seed, stream),
+            device=self.device,
+            physics=self.physics,
+            num_threads=self.num_threads,
+        )
+
+
+def default_name(experiment: Experiment) -> str:
+    algorithm = type(experiment.learner).__name__.lower()
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return f"{algorithm}-{experiment.task.name}-{experiment.preset}-seed{experiment.seed}-{moment}"
+
+
+def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
+    """Makes a new run folder with ``config.json`` and ``versions.json``; never touches one that exists.
+
+    Raises:
+        ValueError: a bad name, a folder that exists, or a disk that cannot be written.
+    """
+    name = default_name(experiment) if name is None else name
+    if not RUN_NAME.fullmatch(name):
+        raise ValueError(f"name is {name!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
+    run = root / name
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        run.mkdir()
+        (run / "checkpoints").mkdir()
+        (run / "config.json").write_text(json.dumps(to_json(experiment), indent=2) + "\n")
+        (run / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+    except FileExistsError as error:
+        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}") from error
+    except OSError as error:
+        raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
+    return run
+
+
+def load_experiment(run: Path) -> Experiment:
+    """The experiment a run folder records.
+
+    Raises:
+        ValueError: not a run folder, or one of another version.
+    """
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{run} is no run folder: it has no config.json") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    try:
+        tasks = {cls.__name__: cls for cls in TASKS.values()}
+        task = from_json(tasks[config["task"]["class"]], config["task"])
+        learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
+        rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
+        return Experiment(task=task, learner=learner, **rest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} describes no experiment of this version of metarl: {error}") from error
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config."""
+    found: dict[str, Any] = {name: importlib.metadata.version(name) for name in RECORDED}
+    return {**found, "python": platform.python_version(), "git_commit": _git_commit(), "cpu_cores": os.cpu_count()}
+
+
+def _git_commit() -> str | None:
+    """The commit of this source tree, with ``+changes`` where it was edited; None outside a git checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class RunLock:
+    """Held for the life of a process that writes to a run; the kernel drops it when the process dies."""
+
+    def __init__(self, run: Path) -> None:
+        self._file = open(run / "run.lock", "w")  # noqa: SIM115  (held open on purpose)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"{run} is in use by another process: wait for it, or stop it") from error
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()

@@ -1,0 +1,92 @@
+"""What a run records: TensorBoard events and the same scalars as CSV, both over environment steps; and the progress."""
+
+import csv
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl.types import Metrics
+
+
+class ScalarLog:
+    """One row an iteration. Opened again on resume, it drops what lies past the checkpoint."""
+
+    def __init__(self, directory: Path, *, iteration: int, env_steps: int) -> None:
+        """``iteration`` and ``env_steps`` are where the run stands: 0 and 0, or those of the checkpoint."""
+        self._path = directory / "progress.csv"
+        self._rows: list[dict[str, str]] = []
+        if self._path.exists():
+            with open(self._path, newline="") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["iteration"]) < iteration]
+        self._columns = list(self._rows[0]) if self._rows else []
+        self._rewrite()
+        purge_step = env_steps + 1 if iteration > 0 else None
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def write(self, iteration: int, env_steps: int, metrics: Metrics) -> None:
+        for tag, value in metrics.items():
+            self._writer.add_scalar(tag, value, env_steps)
+        self._writer.flush()
+        row = {"iteration": str(iteration), "env_steps": str(env_steps)}
+        row |= {tag: f"{value:.9g}" for tag, value in metrics.items()}
+        self._rows.append(row)
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._columns += new
+            self._rewrite()
+            return
+        with open(self._path, "a", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="").writerow(row)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _rewrite(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
+            if self._columns:
+                writer = csv.DictWriter(file, self._columns, restval="")
+                writer.writeheader()
+                writer.writerows(self._rows)
+        os.replace(temporary, self._path)
+
+
+class ProgressDisplay:
+    """A live bar on a terminal, one plain line an iteration elsewhere."""
+
+    def __init__(self, total: int, *, start: int, console: Console) -> None:
+        self._total, self._start, self._console = total, start, console
+        self._began = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=total, completed=start)
+            self._bar.start()
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """``iteration`` counts from 0 and is complete."""
+        complete = iteration + 1
+        seconds = (time.monotonic() - self._began) / (complete - self._start) * (self._total - complete)
+        text = (
+            f"return before {metrics['meta_train/return_pre']:.2f} after {metrics['meta_train/return_post']:.2f}"
+            f"  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
+        )
+        if self._bar is None:
+            self._console.print(f"iteration {complete}/{self._total}  {text}", highlight=False, soft_wrap=True)
+        else:
+            self._bar.update(self._task, completed=complete, description=text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,56 @@
+"""Policies as functions of a parameter dict: ``policy(params, obs) -> distribution``."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.api import EnvSpec
+from metarl.distributions import DiagGaussian
+from metarl.types import Params
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+@dataclass(frozen=True)
+class GaussianMLP:
+    """A multilayer perceptron for the mean, and a standard deviation that does not depend on the observation."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Nonlinearity of the hidden layers."""
+    init_std: float = 1.0
+    """Standard deviation of every action dimension before training."""
+    min_std: float = 1e-6
+    """The standard deviation never falls below this."""
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: every layer needs at least 1 unit")
+        if not 0 < self.min_std <= self.init_std:
+            raise ValueError(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        """Glorot-uniform weights and zero biases, on the generator's device."""
+        sizes = [spec.obs_dim, *self.hidden_sizes, spec.action_dim]
+        params: Params = {}
+        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            bound = math.sqrt(6 / (fan_in + fan_out))
+            uniform = torch.rand(fan_in, fan_out, generator=generator, device=generator.device)
+            params[f"weight_{layer}"] = (2 * uniform - 1) * bound
+            params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
+        params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
+        return params
+
+    def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> DiagGaussian:
+        """``params`` is of one policy, or has the leading axes of ``obs`` (one policy a task)."""
+        hidden = obs
+        for layer in range(len(self.hidden_sizes) + 1):
+            if layer > 0:
+                hidden = ACTIVATIONS[self.activation](hidden)
+            hidden = hidden @ params[f"weight_{layer}"] + params[f"bias_{layer}"].unsqueeze(-2)
+        return DiagGaussian(hidden, params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2))

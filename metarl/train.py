@@ -1,0 +1,107 @@
+"""The training loop: the same for every meta-learner, and the paper's algorithm box."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from envs.api import TaskDistribution, TaskEnv
+from metarl.evaluate import episode_returns
+from metarl.rollout import rollout
+from metarl.types import MetaLearner, Metrics, TrajectoryBatch
+
+
+@dataclass
+class Progress:
+    """Where training stands; together with the environment, everything it continues from."""
+
+    learner_state: Any
+    tasks: torch.Generator
+    """Draws the tasks; nothing else does, so the number of worlds has no influence on them."""
+    actions: torch.Generator
+    """Draws the actions."""
+    iteration: int = 0
+    """Iterations completed."""
+    env_steps: int = 0
+    """Environment steps taken, adaptation included."""
+
+
+def train(
+    learner: MetaLearner,
+    tasks: TaskDistribution,
+    env: TaskEnv,
+    progress: Progress,
+    *,
+    iterations: int,
+    episodes: int,
+    begin: Callable[[], None],
+    log: Callable[[Metrics], None],
+) -> None:
+    """Trains until ``iterations`` are complete. Line numbers: Finn et al. 2017, algorithm 3.
+
+    Args:
+        episodes: episodes a world plays for each batch of experience.
+        begin: called before an iteration changes anything; ``progress`` and ``env`` may be saved there.
+        log: called after each iteration with its metrics.
+    """
+    while progress.iteration < iterations:  # 2
+        begin()
+        clock = Stopwatch()
+        env.set_tasks(tasks.sample(env.num_tasks, progress.tasks))  # 3: T_i ~ p(T)
+        actor, batches = learner.actor(progress.learner_state, env.num_tasks), []
+        for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
+            with clock("sampling"):
+                batch, actor = rollout(env, learner.act, actor, episodes, progress.actions)  # 5, 8: D_i, D'_i
+            with clock("optimization"):
+                batches.append(learner.credit(progress.learner_state, batch))
+                if step < learner.adapt_steps:
+                    actor = learner.adapt(progress.learner_state, actor, batches[-1])  # 6-7
+        with clock("optimization"):
+            progress.learner_state, metrics = learner.update(progress.learner_state, batches)  # 10
+        num_steps = sum(int(batch.valid.sum()) for batch in batches)
+        progress.iteration += 1
+        progress.env_steps += num_steps
+        log(metrics | returns_per_step(batches, episodes) | speed(num_steps, clock.seconds) | diverged(env))
+
+
+def returns_per_step(batches: list[TrajectoryBatch], episodes: int) -> Metrics:
+    """Mean undiscounted return of an episode before adaptation, after each inner step, and the gain overall."""
+    returns = [episode_returns(batch).mean().item() / episodes for batch in batches]
+    metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(returns)}
+    metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = returns[0], returns[-1]
+    metrics["meta_train/adaptation_gain"] = returns[-1] - returns[0]
+    metrics["meta_train/success_post"] = (batches[-1].success & batches[-1].valid).any(-1).float().mean().item()
+    return metrics
+
+
+def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:
+    """Environment steps a second, and the seconds of the iteration by what they were spent on."""
+    total = sum(seconds.values())
+    return {
+        "time/env_steps_per_second": num_steps / total,
+        "time/sampling_steps_per_second": num_steps / seconds["sampling"],
+        "time/sampling_seconds": seconds["sampling"],
+        "time/optimization_seconds": seconds["optimization"],
+    }
+
+
+def diverged(env: TaskEnv) -> Metrics:
+    return {"train/diverged_worlds": float(env.num_diverged)}
+
+
+class Stopwatch:
+    """Wall-clock seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
