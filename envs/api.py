@@ -8,11 +8,18 @@ published work used. ``distribution.make(...)`` builds the batched environment o
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+ENGINES = ("auto", "cpu")
+"""Physics engines that ``make`` knows; auto takes the one that fits the device."""
+
+
+class BadField(ValueError):
+    """A field of a dataclass has a value that cannot work; the message names both and says what would do."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Step(NamedTuple):
     """The physics of this world failed in this step, which carries no information; its episode is truncated."""
 
 
+@runtime_checkable
 class TaskEnv(Protocol):
     """``num_tasks`` x ``num_envs`` worlds, stepped together."""
 
@@ -98,7 +106,7 @@ class TaskDistribution(ABC):
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
-            raise ValueError(f"horizon is {self.horizon}: an episode needs at least 1 step")
+            raise BadField(f"horizon is {self.horizon}: an episode needs at least 1 step")
 
     @property
     @abstractmethod

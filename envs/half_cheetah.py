@@ -109,9 +109,7 @@ def compile_model(*, com_velocity_sensor: bool) -> mujoco.MjModel:
     """Gymnasium's half-cheetah, with a sensor of the center of mass' velocity where the reward needs it."""
     spec = mujoco.MjSpec.from_file(str(XML))
     if com_velocity_sensor:
-        spec.add_sensor(
-            type=mujoco.mjtSensor.mjSENS_SUBTREELINVEL, objtype=mujoco.mjtObj.mjOBJ_BODY, objname="torso"
-        )
+        spec.add_sensor(type=mujoco.mjtSensor.mjSENS_SUBTREELINVEL, objtype=mujoco.mjtObj.mjOBJ_BODY, objname="torso")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="compiler attribute 'settotalmass' is deprecated")
         return spec.compile()

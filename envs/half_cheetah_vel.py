@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import TaskDistribution
+from envs.api import BadField, TaskDistribution
 from envs.half_cheetah import RLLAB, HalfCheetah
 from envs.physics import Physics
 
@@ -33,7 +33,7 @@ class HalfCheetahVel(HalfCheetah):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_velocity <= 0:
-            raise ValueError(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
+            raise BadField(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
         return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity

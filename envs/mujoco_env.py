@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import TaskDistribution
+from envs.api import BadField, TaskDistribution
 from envs.physics import Physics, make_physics
 from envs.task_env import BatchedTaskEnv, Outcome
 
@@ -26,7 +26,7 @@ class MujocoTask(TaskDistribution):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frame_skip < 1:
-            raise ValueError(f"frame_skip is {self.frame_skip}: a control step needs at least 1 substep")
+            raise BadField(f"frame_skip is {self.frame_skip}: a control step needs at least 1 substep")
 
     @abstractmethod
     def model(self) -> mujoco.MjModel:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import EnvSpec, TaskDistribution
+from envs.api import BadField, EnvSpec, TaskDistribution
 from envs.task_env import BatchedTaskEnv, Outcome
 
 CORNERS = torch.tensor([[-2.0, -2.0], [2.0, -2.0], [-2.0, 2.0], [2.0, 2.0]])
@@ -45,12 +45,16 @@ class Navigation(TaskDistribution):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_step <= 0:
-            raise ValueError(f"max_step is {self.max_step}: use a positive displacement")
+            raise BadField(f"max_step is {self.max_step}: use a positive displacement")
 
     @property
     def spec(self) -> EnvSpec:
         return EnvSpec(
-            obs_dim=2, action_dim=2, horizon=self.horizon, terminates=self.variant == "dense", has_success=True
+            obs_dim=2,
+            action_dim=2,
+            horizon=self.horizon,
+            terminates=self.variant == "dense",
+            has_success=True,
         )
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:

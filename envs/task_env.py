@@ -1,6 +1,6 @@
 """Time limits, automatic resets and their bookkeeping, the same for every kind of world."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
     """The simulation failed in this world: the step carries no information."""
 
 
+@runtime_checkable
 class Worlds(Protocol):
     """Dynamics of ``world = task * num_envs + env`` worlds, without any notion of episodes."""
 

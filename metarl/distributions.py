@@ -15,9 +15,7 @@ class DiagGaussian(NamedTuple):
     log_std: Float[Tensor, "*#batch act"]
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
-        noise = torch.randn(
-            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Float[Tensor, "*batch act"]:

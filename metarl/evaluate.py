@@ -88,9 +88,7 @@ def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return (ordered * weights).sum(-1) / weights.sum()
 
 
-def estimate(
-    scores: NDArray[np.float64], *, iqm: bool, resamples: int = 2000, confidence: float = 0.95
-) -> Estimate:
+def estimate(scores: NDArray[np.float64], *, iqm: bool, resamples: int = 2000, confidence: float = 0.95) -> Estimate:
     """Mean or interquartile mean of one score a task, with the percentile bootstrap interval over tasks."""
     statistic = interquartile_mean if iqm else (lambda x: x.mean(-1))
     rng = np.random.default_rng(0)

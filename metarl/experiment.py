@@ -8,13 +8,15 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from envs.api import TASKS, TaskDistribution, TaskEnv
+from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv
 from metarl.algorithms import ALGORITHMS
 from metarl.config import from_json, to_json
 from metarl.evaluate import HELD_OUT_SEED
@@ -63,19 +65,23 @@ class Experiment(Generic[TaskT, LearnerT]):
         """Refuses what cannot run, before any work."""
         for name in ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
+                raise BadField(f"{name} is {getattr(self, name)}: use at least 1")
         for name in ("num_threads", "eval_interval", "seed"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+                raise BadField(f"{name} is {getattr(self, name)}: use 0 or more")
         if self.episodes % self.num_envs:
-            raise ValueError(
+            raise BadField(
                 f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "
                 "plays equally many"
             )
         if self.seed == HELD_OUT_SEED:
-            raise ValueError(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
+            raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        if self.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", self.device):
+            raise BadField(f"device is {self.device!r}: use cpu, cuda or cuda:0")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise BadField(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
+        if self.physics not in ENGINES:
+            raise BadField(f"physics is {self.physics!r}: use one of {', '.join(ENGINES)}")
 
     def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
         """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
@@ -144,7 +150,12 @@ def load_experiment(run: Path) -> Experiment:
 def versions() -> dict[str, Any]:
     """What the numbers of a run depend on besides its config."""
     found: dict[str, Any] = {name: importlib.metadata.version(name) for name in RECORDED}
-    return {**found, "python": platform.python_version(), "git_commit": _git_commit(), "cpu_cores": os.cpu_count()}
+    return {
+        **found,
+        "python": platform.python_version(),
+        "git_commit": _git_commit(),
+        "cpu_cores": os.cpu_count(),
+    }
 
 
 def _git_commit() -> str | None:
@@ -163,14 +174,16 @@ def _git_commit() -> str | None:
         return None
 
 
-class RunLock:
-    """Held for the life of a process that writes to a run; the kernel drops it when the process dies."""
+@contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Held while a process writes to a run; the kernel drops it when the process dies.
 
-    def __init__(self, run: Path) -> None:
-        self._file = open(run / "run.lock", "w")  # noqa: SIM115  (held open on purpose)
+    Raises:
+        ValueError: another process holds it.
+    """
+    with open(run / "run.lock", "a") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(f"{run} is in use by another process: wait for it, or stop it") from error
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        yield

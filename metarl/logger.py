@@ -63,7 +63,12 @@ class ProgressDisplay:
         self._began = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("", total=total, completed=start)
             self._bar.start()

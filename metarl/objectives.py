@@ -19,9 +19,7 @@ def ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> F
     return -mean_over(likelihood_ratio(policy, params, batch) * batch.advantage, batch.valid)
 
 
-def clipped_ratio_loss(
-    policy: GaussianMLP, params: Params, batch: TrajectoryBatch, clip: float
-) -> Float[Tensor, ""]:
+def clipped_ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch, clip: float) -> Float[Tensor, ""]:
     """PPO's surrogate (Schulman et al. 2017, equation 7): pessimistic outside [1 - clip, 1 + clip]."""
     ratio = likelihood_ratio(policy, params, batch)
     surrogate = torch.minimum(ratio * batch.advantage, ratio.clamp(1 - clip, 1 + clip) * batch.advantage)
@@ -33,9 +31,7 @@ def mean_kl(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Floa
     return mean_over(batch.dist.kl(policy(params, batch.obs)), batch.valid)
 
 
-def likelihood_ratio(
-    policy: GaussianMLP, params: Params, batch: TrajectoryBatch
-) -> Float[Tensor, "env time"]:
+def likelihood_ratio(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, "env time"]:
     return (policy(params, batch.obs).log_prob(batch.action) - batch.log_prob).exp()
 
 

@@ -1,5 +1,6 @@
 """Policies as functions of a parameter dict: ``policy(params, obs) -> distribution``."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import EnvSpec
+from envs.api import BadField, EnvSpec
 from metarl.distributions import DiagGaussian
 from metarl.types import Params
 
@@ -30,15 +31,15 @@ class GaussianMLP:
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}: every layer needs at least 1 unit")
+            raise BadField(f"hidden_sizes is {self.hidden_sizes}: every layer needs at least 1 unit")
         if not 0 < self.min_std <= self.init_std:
-            raise ValueError(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
+            raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Glorot-uniform weights and zero biases, on the generator's device."""
         sizes = [spec.obs_dim, *self.hidden_sizes, spec.action_dim]
         params: Params = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             bound = math.sqrt(6 / (fan_in + fan_out))
             uniform = torch.rand(fan_in, fan_out, generator=generator, device=generator.device)
             params[f"weight_{layer}"] = (2 * uniform - 1) * bound

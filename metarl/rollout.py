@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def _play(
                 "clock": clock,
                 "success": step.success,
                 "valid": (episodes_left > 0) & ~step.diverged,
-                "dist": tree_map(lambda leaf: leaf.expand_as(action), dist),
+                "dist": tree_map(partial(_expand, like=action), dist),
                 "next_obs": step.next_obs,
             }
         )
@@ -84,6 +85,10 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _expand(leaf: Tensor, like: Tensor) -> Tensor:
+    return leaf.expand_as(like)
 
 
 class _Recorder:

@@ -1,33 +1,33 @@
 """What an experiment script calls: options, run folder, training, checkpoints, resuming and stopping."""
 
+import contextlib
 import ctypes
-import signal
+import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, NoReturn
 
 import torch
 import tyro
 from rich.console import Console
 
+from envs.api import BadField, TaskEnv
 from metarl import checkpoint
 from metarl.evaluate import held_out_tasks, meta_test
-from metarl.experiment import Experiment, LearnerT, RunLock, TaskT, create_run, load_experiment
+from metarl.experiment import Experiment, LearnerT, TaskT, create_run, load_experiment, run_lock
 from metarl.logger import ProgressDisplay, ScalarLog
-from metarl.streams import stream, stream_seed
+from metarl.snapshot import capture, initial_progress, restore
+from metarl.stopping import StopOnSignal, Stopped
+from metarl.streams import stream_seed
 from metarl.train import Progress, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
+CHECKPOINTS = "checkpoints"
 CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval")  # on resume; no other field may differ
-
-
-class Stopped(Exception):
-    """A signal asked the run to end."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Command(Generic[TaskT, LearnerT]):
     may then differ from it."""
 
 
-def main(
-    presets: Mapping[str, Experiment], command: type[Command], arguments: list[str] | None = None
-) -> None:
+def main(presets: Mapping[str, Experiment], command: Any, arguments: list[str] | None = None) -> None:
     """Parses the command line over the preset it names (the first by default), and trains."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with errors_in_one_sentence():
@@ -58,12 +56,8 @@ def main(
             if preset not in presets:
                 raise ValueError(f"preset is {preset!r}: use one of {', '.join(presets)}")
             default = replace(presets[preset], preset=preset)
-        options = tyro.cli(
-            command,
-            default=command(experiment=default),
-            args=arguments,
-            description=f"Presets: {', '.join(presets)}. The defaults shown are those of {default.preset}.",
-        )
+        description = f"Presets: {', '.join(presets)}. The defaults shown are those of {default.preset}."
+        options = parse(command, arguments, default=command(experiment=default), description=description)
         if options.resume is None:
             run = create_run(options.experiment, options.runs, options.name)
         else:
@@ -80,36 +74,12 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
     """
     console = Console(soft_wrap=True) if console is None else console
-    lock = RunLock(run)  # noqa: F841  (held until the function returns)
     prepare_process(experiment.num_threads)
-    env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
-    progress = initial_progress(experiment, env)
-    directory = run / "checkpoints"
-    if any(directory.iterdir()):
-        restore(progress, env, checkpoint.load_newest(directory, console.print))
-        console.print(f"continuing {run} after {progress.iteration} iterations")
-    else:
-        console.print(f"recording in {run}")
-    scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps)
-    display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
-    snapshot = capture(progress, env)
-
-    def begin() -> None:
-        nonlocal snapshot
-        with stopping.postponed():
-            snapshot = capture(progress, env)
-            if progress.iteration % experiment.checkpoint_interval == 0:
-                checkpoint.save_iteration(directory, progress.iteration, snapshot)
-
-    def log(metrics: Metrics) -> None:
-        iteration = progress.iteration - 1
-        if experiment.eval_interval and progress.iteration % experiment.eval_interval == 0:
-            metrics = metrics | held_out_metrics(experiment, progress)
-        with stopping.postponed():
-            scalars.write(iteration, progress.env_steps, metrics)
-            display.update(iteration, metrics)
-
-    with StopOnSignal() as stopping:
+    with run_lock(run), StopOnSignal() as stopping:
+        env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
+        progress = initial_progress(experiment, env.spec)
+        _continue_or_begin(run, progress, env, console)
+        recording = Recording(experiment, run, progress, env, stopping, console)
         try:
             train(
                 experiment.learner,
@@ -118,22 +88,81 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
                 progress,
                 iterations=experiment.iterations,
                 episodes=experiment.episodes // experiment.num_envs,
-                begin=begin,
-                log=log,
+                begin=recording.begin,
+                log=recording.log,
             )
-            snapshot = capture(progress, env)
+            recording.begin()
         except Stopped:
             pass
         finally:
-            display.close()
-            scalars.close()
-        with stopping.postponed():
-            checkpoint.save_iteration(directory, snapshot["iteration"], snapshot)
+            recording.close()
     if stopping.signal is not None:
-        console.print(f"stopped after {snapshot['iteration']} iterations; continue with --resume {run}")
+        console.print(f"stopped after {recording.iteration} iterations; continue with --resume {run}")
         return 128 + stopping.signal
     console.print(f"done: metarl evaluate {run} · metarl video {run} · tensorboard --logdir {run.parent}")
     return 0
+
+
+class Recording:
+    """What training leaves in the run folder: scalars, checkpoints, and the progress on the screen."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Path,
+        progress: Progress,
+        env: TaskEnv,
+        stopping: StopOnSignal,
+        console: Console,
+    ) -> None:
+        self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
+        self._checkpoints = run / CHECKPOINTS
+        self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps)
+        self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
+        self._snapshot = capture(progress, env)
+
+    @property
+    def iteration(self) -> int:
+        """Iterations complete in the state that a checkpoint would hold now."""
+        return int(self._snapshot["iteration"])
+
+    def begin(self) -> None:
+        """Notes the state that an interrupted iteration falls back to."""
+        with self._stopping.postponed():
+            self._snapshot = capture(self._progress, self._env)
+            if self.iteration % self._experiment.checkpoint_interval == 0:
+                self._save()
+
+    def log(self, metrics: Metrics) -> None:
+        interval = self._experiment.eval_interval
+        if interval and self._progress.iteration % interval == 0:
+            metrics = metrics | held_out_metrics(self._experiment, self._progress)
+        with self._stopping.postponed():
+            self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
+            self._display.update(self._progress.iteration - 1, metrics)
+
+    def close(self) -> None:
+        """Writes the last checkpoint."""
+        self._display.close()
+        self._scalars.close()
+        self._save()
+
+    def _save(self) -> None:
+        checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
+
+
+def _continue_or_begin(run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
+    if not any((run / CHECKPOINTS).iterdir()):
+        console.print(f"recording in {run}")
+        return
+    content = checkpoint.load_newest(run / CHECKPOINTS, console.print)
+    restore(progress, env, content)
+    console.print(f"continuing {run} after {progress.iteration} iterations")
+    if content["num_threads"] != torch.get_num_threads():
+        console.print(
+            f"the run had {content['num_threads']} threads and has {torch.get_num_threads()} now: "
+            "it goes on, but its bits may differ from those of an undisturbed run"
+        )
 
 
 def prepare_process(num_threads: int) -> None:
@@ -145,48 +174,6 @@ def prepare_process(num_threads: int) -> None:
         if mallopt is not None:
             mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the largest value it takes
             mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def initial_progress(experiment: Experiment, env: Any) -> Progress:
-    """The state before the first iteration, a function of the seed alone."""
-    seed, device = experiment.seed, experiment.device
-    state = experiment.learner.init(env.spec, stream(seed, "parameters", device=device))
-    return Progress(state, tasks=stream(seed, "tasks"), actions=stream(seed, "actions", device=device))
-
-
-def capture(progress: Progress, env: Any) -> dict[str, Any]:
-    """Everything a run continues from, as a checkpoint's content."""
-    return {
-        "iteration": progress.iteration,
-        "env_steps": progress.env_steps,
-        "learner": progress.learner_state._asdict(),
-        "tasks": progress.tasks.get_state(),
-        "actions": progress.actions.get_state(),
-        "env": env.state_dict(),
-        "num_threads": torch.get_num_threads(),
-    }
-
-
-def restore(progress: Progress, env: Any, content: dict[str, Any]) -> None:
-    """Puts ``progress`` and ``env`` where :func:`capture` found them."""
-    restore_learner(progress, content)
-    progress.tasks.set_state(content["tasks"])
-    progress.actions.set_state(content["actions"])
-    env.load_state_dict(content["env"])
-
-
-def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
-    """The counters and the learner's state alone, checked against the shapes that the experiment builds."""
-    template = progress.learner_state
-    try:
-        state = type(template)(**content["learner"])
-        _require_shapes(template.meta, state.meta)
-        device = next(iter(template.meta.values())).device
-        moved = {name: value.to(device) for name, value in state.meta.items()}
-        progress.learner_state = state._replace(meta=moved)
-        progress.iteration, progress.env_steps = int(content["iteration"]), int(content["env_steps"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise checkpoint.CheckpointError(f"the checkpoint is of another experiment: {error!r}") from error
 
 
 def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
@@ -204,35 +191,20 @@ def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
     return metrics
 
 
-class StopOnSignal:
-    """Turns SIGTERM and Ctrl-C into :class:`Stopped`, at once or after the section that must not be cut."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._postponed = False
-
-    def __enter__(self) -> "StopOnSignal":
-        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal = number
-            if not self._postponed:
-                raise Stopped
-
-    @contextmanager
-    def postponed(self) -> Iterator[None]:
-        self._postponed = True
-        asked_before = self.signal
-        yield
-        self._postponed = False
-        if self.signal is not None and asked_before is None:
-            raise Stopped
+def parse(form: Any, arguments: list[str] | None, **options: Any) -> Any:
+    """``tyro.cli``, but a value that a field refuses raises its :class:`envs.api.BadField` in place of a drawn box."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(form, args=arguments, **options)
+    except SystemExit as exit_request:
+        error: BaseException | None = exit_request
+        while error is not None:
+            if isinstance(error, BadField):
+                raise error from None
+            error = error.__cause__ or error.__context__
+        sys.stderr.write(complaint.getvalue())
+        raise
 
 
 @contextmanager
@@ -265,10 +237,3 @@ def _require_same(recorded: Experiment, asked: Experiment) -> None:
         before, now = getattr(recorded, f.name), getattr(asked, f.name)
         if before != now and f.name not in CHANGEABLE:
             raise ValueError(f"{f.name} is {now!r}, the run to resume has {before!r}: leave it out, or start a new run")
-
-
-def _require_shapes(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    shapes = {name: tuple(value.shape) for name, value in expected.items()}
-    others = {name: tuple(value.shape) for name, value in found.items()}
-    if shapes != others:
-        raise checkpoint.CheckpointError(f"the checkpoint's parameters are {others}, the experiment's {shapes}")

@@ -4,7 +4,7 @@ Axes, never transposed: ``task`` = the meta-batch, ``env`` = parallel worlds of 
 over several consecutive episodes. Learners are written for one task and ``vmap``ped over the first axis.
 """
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,6 +62,7 @@ Actor = Any
 State = TypeVar("State")
 
 
+@runtime_checkable
 class MetaLearner(Protocol[State]):
     """An algorithm: its hyperparameters, and these pure functions of them."""
 

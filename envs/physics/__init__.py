@@ -6,15 +6,16 @@ A GPU engine takes the same seat: a task touches nothing but this protocol.
 Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import torch
 from torch import Tensor
 
-ENGINES = ("auto", "cpu")
+from envs.api import ENGINES
 
 
+@runtime_checkable
 class Physics(Protocol):
     """``num_worlds`` simulations of one model.
 
@@ -58,9 +59,7 @@ class Physics(Protocol):
         """Restores :meth:`state_dict` exactly."""
 
 
-def make_physics(
-    model: mujoco.MjModel, num_worlds: int, *, engine: str = "auto", num_threads: int = 0
-) -> Physics:
+def make_physics(model: mujoco.MjModel, num_worlds: int, *, engine: str = "auto", num_threads: int = 0) -> Physics:
     """Builds the engine: ``auto`` and ``cpu`` are ``mujoco.batch`` on ``num_threads`` threads (0: every core)."""
     if engine not in ENGINES:
         raise ValueError(f"physics is {engine!r}: use one of {', '.join(ENGINES)}")

@@ -13,7 +13,18 @@ STATE_FIELDS = frozenset(
 )
 # Fields that follow from positions alone; any other derived field also needs velocities.
 POSITION_FIELDS = frozenset(
-    {"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "subtree_com"}
+    {
+        "xpos",
+        "xquat",
+        "xmat",
+        "xipos",
+        "ximat",
+        "geom_xpos",
+        "geom_xmat",
+        "site_xpos",
+        "site_xmat",
+        "subtree_com",
+    }
 )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from envs.api import EnvSpec
+from envs.api import BadField, EnvSpec
 from metarl.advantages import discounted_returns, gae, normalize
 from metarl.algorithms.gradient import Loss, adapt
 from metarl.algorithms.outer import PPO, TRPO, Gradient, OptimizerState
@@ -59,14 +59,14 @@ class MAML:
 
     def __post_init__(self) -> None:
         if self.adapt_steps < 0:
-            raise ValueError(f"adapt_steps is {self.adapt_steps}: use 0 or more inner steps")
+            raise BadField(f"adapt_steps is {self.adapt_steps}: use 0 or more inner steps")
         if self.inner_lr <= 0:
-            raise ValueError(f"inner_lr is {self.inner_lr}: use a positive step size")
+            raise BadField(f"inner_lr is {self.inner_lr}: use a positive step size")
         if self.chunk_samples < 1:
-            raise ValueError(f"chunk_samples is {self.chunk_samples}: use at least 1")
+            raise BadField(f"chunk_samples is {self.chunk_samples}: use at least 1")
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
+                raise BadField(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> MAMLState:
         theta = self.policy.init(spec, generator)
@@ -111,9 +111,7 @@ class MAML:
         )
         return batch._replace(advantage=normalize(advantage, batch.valid), target=returns)
 
-    def adapt(
-        self, state: MAMLState, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0
-    ) -> Params:
+    def adapt(self, state: MAMLState, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
         """phi of every task [task ...], by the same inner step that the meta-gradient differentiates."""
         _, inner_lr = self._split(state.meta)
         scaled = {name: scale * rate for name, rate in inner_lr.items()}
@@ -132,9 +130,7 @@ class MAML:
         """phi of one task after an inner step on each batch, as a differentiable function of ``meta``."""
         phi, inner_lr = self._split(meta)
         for batch in batches:
-            phi = adapt(
-                self.policy, phi, batch, inner_lr, log_likelihood_loss, first_order=self.first_order
-            )
+            phi = adapt(self.policy, phi, batch, inner_lr, log_likelihood_loss, first_order=self.first_order)
         return phi
 
     def _split(self, meta: Params) -> tuple[Params, Params]:
@@ -157,7 +153,7 @@ class MAMLProblem:
         loss_sum = 0.0
         for chunk in self._chunks():
             value = vmap(lambda batches: self._loss_and_kl(leaves, batches, loss)[0])(chunk).sum()
-            gradient = torch.autograd.grad(value, list(leaves.values()))
+            gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             for name, piece in zip(leaves, gradient, strict=True):
                 total[name] += piece / self._num_tasks
             loss_sum += value.item()
@@ -182,11 +178,11 @@ class MAMLProblem:
         leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
         parameters = list(leaves.values())
         kl = vmap(lambda batches: self._self_kl(leaves, batches))(batches).mean()
-        gradient = torch.autograd.grad(kl, parameters, create_graph=True)
+        gradient = torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True)
 
         def product(v: Params) -> Params:
             along = sum((g * v[name]).sum() for name, g in zip(leaves, gradient, strict=True))
-            image = torch.autograd.grad(along, parameters, retain_graph=True)
+            image = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
             return dict(zip(leaves, image, strict=True))
 
         return product

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.api import BadField
 from metarl.algorithms.gradient import Loss
 from metarl.objectives import clipped_ratio_loss, ratio_loss
 from metarl.trust_region import backtrack, conjugate_gradient
@@ -17,6 +18,7 @@ from metarl.types import Metrics, Params
 OptimizerState = dict[str, Any]
 
 
+@runtime_checkable
 class MetaProblem(Protocol):
     """The meta-loss of one meta-batch: every task adapted, then judged by a loss of its adapted policy."""
 
@@ -30,6 +32,7 @@ class MetaProblem(Protocol):
         """v -> H v, H the Hessian of that KL at ``meta``, through the adaptation, on about ``num_samples``."""
 
 
+@runtime_checkable
 class OuterStep(Protocol):
     def init(self, meta: Params) -> OptimizerState: ...
 
@@ -58,9 +61,9 @@ class TRPO:
     def __post_init__(self) -> None:
         _require_positive(self, "max_kl", "cg_iterations", "max_backtracks", "curvature_samples")
         if self.damping < 0:
-            raise ValueError(f"damping is {self.damping}: use 0 or a small positive number")
+            raise BadField(f"damping is {self.damping}: use 0 or a small positive number")
         if not 0 < self.backtrack_ratio < 1:
-            raise ValueError(f"backtrack_ratio is {self.backtrack_ratio}: use a factor between 0 and 1")
+            raise BadField(f"backtrack_ratio is {self.backtrack_ratio}: use a factor between 0 and 1")
 
     def init(self, meta: Params) -> OptimizerState:
         return {}
@@ -174,12 +177,11 @@ def unflatten(vector: Float[Tensor, " n"], like: Params) -> Params:
     """The inverse of :func:`flatten`, in the shapes and precision of ``like``."""
     pieces = vector.split([value.numel() for value in like.values()])
     return {
-        name: piece.view(value.shape).to(value.dtype)
-        for piece, (name, value) in zip(pieces, like.items(), strict=True)
+        name: piece.view(value.shape).to(value.dtype) for piece, (name, value) in zip(pieces, like.items(), strict=True)
     }
 
 
 def _require_positive(owner: object, *names: str) -> None:
     for name in names:
         if getattr(owner, name) <= 0:
-            raise ValueError(f"{name} is {getattr(owner, name)}: use a positive number")
+            raise BadField(f"{name} is {getattr(owner, name)}: use a positive number")

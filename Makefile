@@ -1,0 +1,38 @@
+# make demo · make test · make test-slow · make check · make format · make bench
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test test-slow check format bench setup
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python experiments/demo.py --name $(notdir $(DEMO))
+	$(BIN)/metarl evaluate $(DEMO) --tasks 20 --steps 2 --pretrain-iterations 10
+	$(BIN)/metarl video $(DEMO) || true
+	@echo
+	@echo "held-out table above; raw numbers $(DEMO)/evaluation.json, picture $(DEMO)/evaluation.png"
+	@echo "curves: $(BIN)/tensorboard --logdir runs    clip: $(DEMO)/videos"
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --timeout 7200
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python tests/benchmark.py

@@ -1,0 +1,93 @@
+"""Pictures: what adaptation brings on held-out tasks, and learning curves of runs side by side."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metarl.experiment import Experiment, load_experiment
+
+COLORS = mpl.color_sequences["tab10"]
+
+
+def adaptation_figure(record: dict[str, Any], path: Path) -> None:
+    """Return after 0, 1, 2 ... inner steps, of ``evaluation.json``'s content; bands are 95 % intervals over tasks."""
+    protocol = record["protocol"]
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rows = {protocol["algorithm"]: record, **record["comparisons"]}
+    for color, (name, row) in zip(COLORS, rows.items(), strict=False):
+        mean = [e["value"] for e in row["mean"]]
+        steps = range(len(mean))
+        axes.plot(steps, mean, "o-", color=color, label=name)
+        low, high = [e["low"] for e in row["mean"]], [e["high"] for e in row["mean"]]
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        published = (record["published"] or {"returns": {}})["returns"].get(name)
+        if published is not None:
+            axes.plot(steps, published[: len(mean)], "x--", color=color, alpha=0.7, label=f"{name}, published")
+    axes.set_xticks(range(len(protocol["step_sizes"]) + 1))
+    axes.set_xlabel("inner gradient steps")
+    axes.set_ylabel("return")
+    axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)
+    _finish(axes)
+    figure.savefig(path, dpi=130)
+
+
+def learning_curves(runs: list[Path], path: Path, *, tag: str) -> None:
+    """``tag`` over environment steps; runs that differ in nothing but their seed are one line, mean and range.
+
+    Raises:
+        ValueError: a folder that is no run, or a tag that its progress.csv does not have.
+    """
+    groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    for run in runs:
+        groups[curve_name(load_experiment(run))].append(read_scalar(run, tag))
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, curves) in zip(COLORS, groups.items(), strict=False):
+        length = min(len(steps) for steps, _ in curves)
+        steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
+        values = np.stack([values[:length] for _, values in curves])
+        label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
+        axes.plot(steps, values.mean(0), color=color, label=label)
+        if len(curves) > 1:
+            axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+    axes.set_xlabel("environment steps, adaptation included")
+    axes.set_ylabel(tag)
+    _finish(axes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def read_scalar(run: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
+    """Environment steps and values of the iterations that recorded ``tag``."""
+    path = run / "progress.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or tag not in rows[0]:
+        known = ", ".join(sorted(rows[0])) if rows else "nothing yet"
+        raise ValueError(f"tag is {tag!r}: {path} has {known}")
+    kept = [(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]
+    steps, values = np.array(kept).T
+    return steps, values
+
+
+def curve_name(experiment: Experiment) -> str:
+    learner = experiment.learner
+    parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
+    if getattr(learner, "first_order", False):
+        parts.append("first order")
+    if getattr(learner, "learn_inner_lr", False):
+        parts.append("learned step sizes")
+    return f"{experiment.task.name} ({experiment.preset}) {' '.join(dict.fromkeys(parts))}"
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,65 @@
+"""Everything a run continues from, as a checkpoint's content, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from envs.api import EnvSpec, TaskEnv
+from metarl.checkpoint import CheckpointError
+from metarl.experiment import Experiment
+from metarl.streams import stream
+from metarl.train import Progress
+
+
+def initial_progress(experiment: Experiment, spec: EnvSpec) -> Progress:
+    """The state before the first iteration, a function of the seed alone."""
+    seed, device = experiment.seed, experiment.device
+    state = experiment.learner.init(spec, stream(seed, "parameters", device=device))
+    return Progress(state, tasks=stream(seed, "tasks"), actions=stream(seed, "actions", device=device))
+
+
+def capture(progress: Progress, env: TaskEnv) -> dict[str, Any]:
+    """Counters, learner, generators and worlds, in new memory."""
+    return {
+        "iteration": progress.iteration,
+        "env_steps": progress.env_steps,
+        "learner": progress.learner_state._asdict(),
+        "tasks": progress.tasks.get_state(),
+        "actions": progress.actions.get_state(),
+        "env": env.state_dict(),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def restore(progress: Progress, env: TaskEnv, content: dict[str, Any]) -> None:
+    """Puts ``progress`` and ``env`` where :func:`capture` found them.
+
+    Raises:
+        CheckpointError: the checkpoint is of another experiment.
+    """
+    restore_learner(progress, content)
+    progress.tasks.set_state(content["tasks"])
+    progress.actions.set_state(content["actions"])
+    env.load_state_dict(content["env"])
+
+
+def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
+    """The counters and the learner's state alone, checked against the shapes that the experiment builds."""
+    template = progress.learner_state
+    try:
+        state = type(template)(**content["learner"])
+        _require_shapes(template.meta, state.meta)
+        device = next(iter(template.meta.values())).device
+        moved = {name: value.to(device) for name, value in state.meta.items()}
+        progress.learner_state = state._replace(meta=moved)
+        progress.iteration, progress.env_steps = int(content["iteration"]), int(content["env_steps"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint is of another experiment: {error!r}") from error
+
+
+def _require_shapes(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    shapes = {name: tuple(value.shape) for name, value in expected.items()}
+    others = {name: tuple(value.shape) for name, value in found.items()}
+    if shapes != others:
+        raise CheckpointError(f"the checkpoint's parameters are {others}, the experiment's {shapes}")
