@@ -12,7 +12,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/python experiments/demo.py --name $(notdir $(DEMO))
+	$(BIN)/python experiments/maml_half_cheetah_dir.py --preset demo --name $(notdir $(DEMO))
 	$(BIN)/metarl evaluate $(DEMO) --tasks 20 --steps 2 --pretrain-iterations 10
 	$(BIN)/metarl video $(DEMO) || true
 	@echo

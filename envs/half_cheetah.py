@@ -23,7 +23,7 @@ import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium
 import mujoco
@@ -71,7 +71,7 @@ class HalfCheetah(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
-        draw = {"generator": generator, "device": generator.device, "dtype": qpos.dtype}
+        draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": qpos.dtype}
         if self.reset_noise == "gym":
             position = 0.2 * torch.rand(qpos.shape, **draw) - 0.1
         else:
@@ -115,7 +115,7 @@ def compile_model(*, com_velocity_sensor: bool) -> mujoco.MjModel:
         return spec.compile()
 
 
-RLLAB = {
+RLLAB: dict[str, Any] = {
     "frame_skip": 1,
     "velocity": "center_of_mass",
     "include_com": True,

@@ -1,0 +1,36 @@
+"""Meta-reinforcement learning: adaptation, meta-gradients and meta-evaluation on batched task environments.
+
+The loop is :func:`metarl.train.train`; an algorithm is a dataclass in :mod:`metarl.algorithms`; a task distribution
+lives in the sister package ``envs``; :func:`metarl.run.main` makes a script of an :class:`Experiment`.
+"""
+
+from metarl.algorithms import ALGORITHMS
+from metarl.algorithms.maml import MAML
+from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.baselines import LinearFeatureBaseline
+from metarl.distributions import DiagGaussian
+from metarl.evaluate import held_out_tasks, meta_test
+from metarl.experiment import Experiment
+from metarl.policies import GaussianMLP
+from metarl.rollout import rollout
+from metarl.train import train
+from metarl.types import MetaLearner, Previous, TrajectoryBatch
+
+__all__ = [
+    "ALGORITHMS",
+    "MAML",
+    "PPO",
+    "TRPO",
+    "DiagGaussian",
+    "Experiment",
+    "GaussianMLP",
+    "Gradient",
+    "LinearFeatureBaseline",
+    "MetaLearner",
+    "Previous",
+    "TrajectoryBatch",
+    "held_out_tasks",
+    "meta_test",
+    "rollout",
+    "train",
+]

@@ -41,7 +41,7 @@ def _decode(hint: Any, value: Any) -> Any:
     if isinstance(value, Mapping):
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         for member in members:
-            if dataclasses.is_dataclass(member) and member.__name__ == value.get(CLASS):  # type: ignore[union-attr]
-                return from_json(member, value)  # type: ignore[type-var]
+            if isinstance(member, type) and member.__name__ == value.get(CLASS):
+                return from_json(member, value)
         raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
     return tuple(value) if isinstance(value, list) else value

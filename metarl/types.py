@@ -66,8 +66,9 @@ State = TypeVar("State")
 class MetaLearner(Protocol[State]):
     """An algorithm: its hyperparameters, and these pure functions of them."""
 
-    adapt_steps: int
-    """Inner steps; 0 for a learner that adapts through memory."""
+    @property
+    def adapt_steps(self) -> int:
+        """Inner steps; 0 for a learner that adapts through memory."""
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> State:
         """Meta-parameters and optimizer state before training."""

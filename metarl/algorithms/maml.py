@@ -181,7 +181,7 @@ class MAMLProblem:
         gradient = torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True)
 
         def product(v: Params) -> Params:
-            along = sum((g * v[name]).sum() for name, g in zip(leaves, gradient, strict=True))
+            along = torch.stack([(g * v[name]).sum() for name, g in zip(leaves, gradient, strict=True)]).sum()
             image = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
             return dict(zip(leaves, image, strict=True))
 
