@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from envs.api import TaskEnv
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -27,7 +26,8 @@ def rollout(
     world contributes exactly ``episodes`` episodes and short ones are not over-represented.
 
     Args:
-        act: (actor, obs [task env obs], previous step, generator) -> action, its distribution, actor.
+        act: (actor, obs [task env obs], previous step, generator) -> action, its distribution (a pytree of tensors
+            [task env ...] with ``log_prob``), actor.
         actor: what acts first; memory inside it is carried across the episodes.
         generator: draws the actions.
 
@@ -62,7 +62,7 @@ def _play(
                 "clock": clock,
                 "success": step.success,
                 "valid": (episodes_left > 0) & ~step.diverged,
-                "dist": tree_map(partial(_expand, like=action), dist),
+                "dist": dist,
                 "next_obs": step.next_obs,
             }
         )
@@ -87,27 +87,27 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _expand(leaf: Tensor, like: Tensor) -> Tensor:
-    return leaf.expand_as(like)
-
-
 class _Recorder:
     """Writes each step into preallocated tensors [task env time ...]."""
 
     def __init__(self, num_steps: int) -> None:
         self._num_steps, self._t = num_steps, 0
-        self._buffers: dict[str, Any] = {}
+        self._buffers: list[Tensor] = []
+        self._structure: TreeSpec | None = None
 
     def write(self, step: dict[str, Any]) -> None:
+        leaves, self._structure = tree_flatten(step)
         if not self._buffers:
-            self._buffers = tree_map(self._allocate, step)
-        tree_map(lambda buffer, value: buffer[:, :, self._t].copy_(value), self._buffers, step)
+            self._buffers = [self._allocate(leaf) for leaf in leaves]
+        for buffer, leaf in zip(self._buffers, leaves, strict=True):
+            buffer[:, :, self._t] = leaf
         self._t += 1
 
     def fields(self) -> dict[str, Any]:
-        if self._t == self._num_steps:
-            return self._buffers
-        return tree_map(lambda buffer: buffer[:, :, : self._t].contiguous(), self._buffers)
+        complete = self._t == self._num_steps
+        buffers = self._buffers if complete else [b[:, :, : self._t].contiguous() for b in self._buffers]
+        assert self._structure is not None
+        return tree_unflatten(buffers, self._structure)
 
     def _allocate(self, value: Tensor) -> Tensor:
         task, env, *rest = value.shape

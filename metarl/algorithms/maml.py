@@ -86,7 +86,8 @@ class MAML:
         previous: Previous,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], DiagGaussian, Params]:
-        dist = self.policy(actor, obs)
+        mean, log_std = self.policy(actor, obs)
+        dist = DiagGaussian(mean, log_std.expand_as(mean))
         return dist.sample(generator), dist, actor
 
     def credit(self, state: MAMLState, batch: TrajectoryBatch) -> TrajectoryBatch:
