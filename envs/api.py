@@ -69,7 +69,7 @@ class TaskEnv(Protocol):
     """Worlds whose physics failed so far; their episode was cut there."""
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
-        """Gives world (i, j) the task parameter ``task[i]``; takes effect at the next :meth:`reset`."""
+        """Gives world (i, j) the task parameter ``task[i]``; call :meth:`reset` before the next step."""
 
     def reset(self) -> Float[Tensor, "task env obs"]:
         """Starts a new episode in every world."""

@@ -92,7 +92,7 @@ class MujocoWorlds:
         ctrlrange = torch.as_tensor(model.actuator_ctrlrange, device=physics.device)
         self._ctrl_center, self._ctrl_scale = ctrlrange.mean(1), (ctrlrange[:, 1] - ctrlrange[:, 0]) / 2
         self._task_parameter = torch.zeros(physics.num_worlds, device=physics.device)
-        self._ctrl, self._time = physics.bind("ctrl"), physics.bind("time")
+        self._ctrl = physics.bind("ctrl")
         task.observe(physics), task.measure(physics)  # binds what they read before the first step
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
@@ -110,11 +110,9 @@ class MujocoWorlds:
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         physics, task = self.physics, self.task
         action = action.to(self._ctrl)
-        before, time_before = task.measure(physics), self._time.clone()
+        before = task.measure(physics)
         self._ctrl.copy_(action * self._ctrl_scale + self._ctrl_center)
-        physics.step(task.frame_skip)
-        # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
-        diverged = self._time <= time_before
+        diverged = physics.step(task.frame_skip)
         reward = task.reward(physics, before, action, self._task_parameter)
         return Outcome(
             reward.masked_fill(diverged, 0.0).to(self._device, self._dtype),

@@ -114,7 +114,7 @@ class PointWorlds:
             arrived = (away.abs() < GOAL_TOLERANCE).all(1)
             return Outcome(-distance, arrived, arrived, self._nowhere)
         progress = (before - self.goal).norm(dim=1) - distance
-        nearest = torch.cdist(self.position, self._corners).amin(1)
+        nearest = (self.position[:, None] - self._corners).norm(dim=2).amin(1)
         silent = (self.position.abs().sum(1) < DEAD_ZONE) | (distance > nearest + 1e-6)
         return Outcome(progress.masked_fill(silent, 0.0), self._nowhere, distance < CORNER_RADIUS, self._nowhere)
 
@@ -122,7 +122,7 @@ class PointWorlds:
         return {"position": self.position.clone(), "goal": self.goal.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.position, self.goal = state["position"].clone(), state["goal"].clone()
+        self.position, self.goal = (state[name].to(self.position.device).clone() for name in ("position", "goal"))
 
 
 Navigation.presets = {

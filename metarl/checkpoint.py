@@ -54,12 +54,15 @@ def load(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.name}: {error.strerror}") from error
-    if not raw.startswith(MAGIC) or len(raw) < HEADER_LENGTH:
+    if not raw.startswith(MAGIC) or raw[HEADER_LENGTH - 1 : HEADER_LENGTH] != b"\n":
         raise CheckpointError(f"{path.name} is no metarl checkpoint")
     digest, payload = raw[len(MAGIC) : HEADER_LENGTH - 1], raw[HEADER_LENGTH:]
     if hashlib.sha256(payload).hexdigest().encode() != digest:
         raise CheckpointError(f"{path.name} is damaged: its contents do not match their SHA-256")
-    content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path.name} holds other things than tensors and plain values") from error
     return content
 
 
@@ -80,8 +83,13 @@ def load_newest(directory: Path, warn: Callable[[str], None]) -> dict[str, Any]:
         try:
             return load(path)
         except CheckpointError as error:
-            warn(f"{error}; trying the checkpoint before it")
+            warn(f"{error}; looking for the checkpoint before it")
     raise CheckpointError(f"no usable checkpoint in {directory}")
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether there is any, whole or damaged."""
+    return bool(_newest_first(directory))
 
 
 def _newest_first(directory: Path) -> list[Path]:

@@ -29,19 +29,30 @@ def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
     """
     if value.get(CLASS, cls.__name__) != cls.__name__:
         raise ValueError(f"expected a {cls.__name__}, the file holds a {value[CLASS]}")
+    return cls(**decode_fields(cls, {name: item for name, item in value.items() if name != CLASS}))
+
+
+def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``cls`` that ``value`` holds, each checked against its annotation."""
     hints = typing.get_type_hints(cls)
-    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = set(value) - names - {CLASS}
+    names = {f.name for f in dataclasses.fields(cls)}
+    unknown = set(value) - names
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}: it has {', '.join(sorted(names))}")
-    return cls(**{name: _decode(hints[name], item) for name, item in value.items() if name != CLASS})
+    return {name: _decode(name, hints[name], item) for name, item in value.items()}
 
 
-def _decode(hint: Any, value: Any) -> Any:
+def _decode(name: str, hint: Any, value: Any) -> Any:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, Mapping):
-        members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         for member in members:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
         raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
-    return tuple(value) if isinstance(value, list) else value
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_decode(name, typing.get_args(hint)[0], item) for item in value)
+    if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
+        return value
+    if type(value) in members or (float in members and type(value) is int):
+        return value
+    raise ValueError(f"{name} is {value!r}: it needs a {hint}")

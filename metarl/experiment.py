@@ -18,7 +18,7 @@ import torch
 
 from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv
 from metarl.algorithms import ALGORITHMS
-from metarl.config import from_json, to_json
+from metarl.config import decode_fields, from_json, to_json
 from metarl.evaluate import HELD_OUT_SEED
 from metarl.streams import stream_seed
 from metarl.types import MetaLearner
@@ -113,6 +113,9 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
     run = root / name
     try:
         root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
+    try:
         run.mkdir()
         (run / "checkpoints").mkdir()
         (run / "config.json").write_text(json.dumps(to_json(experiment), indent=2) + "\n")
@@ -135,14 +138,14 @@ def load_experiment(run: Path) -> Experiment:
         config = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{run} is no run folder: it has no config.json") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     try:
         tasks = {cls.__name__: cls for cls in TASKS.values()}
         task = from_json(tasks[config["task"]["class"]], config["task"])
         learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
         rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
-        return Experiment(task=task, learner=learner, **rest)
+        return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} describes no experiment of this version of metarl: {error}") from error
 

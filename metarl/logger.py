@@ -21,11 +21,11 @@ class ScalarLog:
         self._rows: list[dict[str, str]] = []
         if self._path.exists():
             with open(self._path, newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["iteration"]) < iteration]
+                whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk tears the last
+            self._rows = [row for row in whole if int(row["iteration"]) < iteration]
         self._columns = list(self._rows[0]) if self._rows else []
         self._rewrite()
-        purge_step = env_steps + 1 if iteration > 0 else None
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+        self._writer = SummaryWriter(str(directory), purge_step=env_steps + 1)
 
     def write(self, iteration: int, env_steps: int, metrics: Metrics) -> None:
         for tag, value in metrics.items():

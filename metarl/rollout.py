@@ -31,6 +31,9 @@ def rollout(
         actor: what acts first; memory inside it is carried across the episodes.
         generator: draws the actions.
 
+    Raises:
+        FloatingPointError: the policy acted with NaN or infinity.
+
     Returns:
         The experience [task env time ...], ``advantage`` and ``target`` still zero, and the actor at the end.
     """
@@ -72,6 +75,8 @@ def _play(
         obs = step.obs
     fields = recorder.fields()
     zeros = torch.zeros_like(fields["reward"])
+    if not fields["action"].isfinite().all():  # MuJoCo would take them for 0 and go on
+        raise FloatingPointError("the policy's actions are not finite: lower inner_lr or the outer step, and resume")
     log_prob = fields["dist"].log_prob(fields["action"])
     return TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros), actor
 

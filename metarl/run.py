@@ -152,7 +152,7 @@ class Recording:
 
 
 def _continue_or_begin(run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
-    if not any((run / CHECKPOINTS).iterdir()):
+    if not checkpoint.has_checkpoint(run / CHECKPOINTS):
         console.print(f"recording in {run}")
         return
     content = checkpoint.load_newest(run / CHECKPOINTS, console.print)
@@ -212,7 +212,7 @@ def errors_in_one_sentence() -> Iterator[None]:
     """Ends the program with what is wrong and what would do, without a traceback."""
     try:
         yield
-    except (ValueError, checkpoint.CheckpointError) as error:
+    except (ValueError, FloatingPointError, checkpoint.CheckpointError) as error:
         _fail(str(error))
     except torch.OutOfMemoryError as error:
         _fail(f"out of memory: lower learner.chunk_samples, num_tasks or num_envs ({error})")

@@ -40,8 +40,12 @@ class Physics(Protocol):
     def set_const(self) -> None:
         """Recomputes the constants derived from the model; required after mass or inertia were written."""
 
-    def step(self, substeps: int) -> None:
-        """Advances every world by ``substeps`` of ``timestep`` seconds."""
+    def step(self, substeps: int) -> Tensor:
+        """Advances every world by ``substeps`` of ``timestep`` seconds.
+
+        Returns:
+            The worlds [world] whose simulation failed on the way; their state is meaningless until a reset.
+        """
 
     def reset(self, mask: Tensor) -> None:
         """Puts the worlds of ``mask`` [world] to the model's initial state; the others keep their bits.

@@ -47,7 +47,8 @@ class CpuPhysics:
         self._batch = batch.Batch(model, nsim=num_worlds, nthread=num_threads)
         self._stage = mujoco.mjtStage.mjSTAGE_NONE
         self._bound: dict[str, Tensor] = {}
-        self._batch.reset(stage=self._stage)
+        self._time = self.bind("time")
+        self.reset(torch.ones(num_worlds, dtype=torch.bool))
 
     def bind(self, field: str) -> Tensor:
         if field not in self._bound:
@@ -64,11 +65,15 @@ class CpuPhysics:
     def set_const(self) -> None:
         self._batch.set_const()
 
-    def step(self, substeps: int) -> None:
+    def step(self, substeps: int) -> Tensor:
+        before = self._time.clone()
         self._batch.step(nstep=substeps, stage=self._stage)
+        # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
+        return self._time <= before
 
     def reset(self, mask: Tensor) -> None:
         self._batch.reset(ids=mask.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._time[mask] = 1.0  # s; so that MuJoCo's own reset, to 0, shows in the first step too
 
     def forward(self, mask: Tensor) -> None:
         if self._stage != mujoco.mjtStage.mjSTAGE_NONE:

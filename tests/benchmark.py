@@ -1,0 +1,159 @@
+"""``make bench``: speed as ratios to bare physics, measured in turns within one run. Run it on an idle machine.
+
+Every line is the median of ``REPEATS`` turns, with the fastest and slowest beside it; a turn measures each
+contestant once, so that a slow minute of the machine slows all of them.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from mujoco import batch
+
+from envs.half_cheetah import compile_model
+from envs.half_cheetah_dir import HalfCheetahDir
+from metarl.algorithms.maml import MAML
+from metarl.policies import GaussianMLP
+from metarl.rollout import rollout
+from metarl.run import prepare_process
+from metarl.types import TrajectoryBatch
+
+REPEATS = 7
+NUM_TASKS, NUM_ENVS, HORIZON, FRAME_SKIP = 20, 20, 100, 5
+NUM_STEPS = NUM_TASKS * NUM_ENVS * HORIZON  # of one rollout; a meta-iteration of one inner step takes two
+
+
+class BarePhysics:
+    """``mujoco.batch`` stepping the same number of worlds with the same kind of actions, and nothing else."""
+
+    def __init__(self) -> None:
+        self._batch = batch.Batch(compile_model(com_velocity_sensor=False), nsim=NUM_TASKS * NUM_ENVS)
+        self._ctrl = self._batch.bind("ctrl")
+        noise = np.random.default_rng(0).standard_normal((HORIZON, NUM_TASKS * NUM_ENVS, 6))
+        self._actions = noise.clip(-1, 1)
+
+    def run(self) -> None:
+        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        for action in self._actions:
+            self._ctrl[:] = action
+            self._batch.step(nstep=FRAME_SKIP)
+
+
+class MetaIteration:
+    """One MAML-TRPO iteration, its parts callable one by one."""
+
+    def __init__(self, num_envs: int = NUM_ENVS) -> None:
+        task = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+        self.learner = MAML(policy=GaussianMLP((64, 64), "tanh"))
+        self.env = task.make(NUM_TASKS, num_envs, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        self.env.set_tasks(task.sample(NUM_TASKS, generator))
+        self.state = self.learner.init(self.env.spec, generator)
+        self.generator = generator
+        self.batches: list[TrajectoryBatch] = []
+
+    def rollout(self) -> TrajectoryBatch:
+        actor = self.learner.actor(self.state, NUM_TASKS)
+        return rollout(self.env, self.learner.act, actor, 1, self.generator)[0]
+
+    def sample(self) -> None:
+        """Both rollouts, with credit and inner step between them."""
+        actor = self.learner.actor(self.state, NUM_TASKS)
+        before, actor = rollout(self.env, self.learner.act, actor, 1, self.generator)
+        before = self.learner.credit(self.state, before)
+        actor = self.learner.adapt(self.state, actor, before)
+        after, _ = rollout(self.env, self.learner.act, actor, 1, self.generator)
+        self.batches = [before, self.learner.credit(self.state, after)]
+
+    def update(self) -> None:
+        self.learner.update(self.state, self.batches)
+
+
+def gymnasium_vector(num_envs: int = 8, num_steps: int = 100) -> Callable[[], None]:
+    """What people use now: gymnasium's own vector environment, one process."""
+    env = gymnasium.make_vec("HalfCheetah-v5", num_envs=num_envs, vectorization_mode="sync")
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-1, 1, (num_steps, num_envs, 6))
+
+    def run() -> None:
+        for action in actions:
+            env.step(action)
+
+    return run
+
+
+def measure(contestants: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Seconds of each contestant in each turn, after one turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(REPEATS + 1):
+        for name, contestant in contestants.items():
+            began = time.perf_counter()
+            contestant()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def report(name: str, ratios: list[float], target: str) -> None:
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"  {name:<58} {middle:5.2f}  [{low:.2f}, {high:.2f}]   {target}")
+
+
+def main() -> None:
+    prepare_process(num_threads=0)
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    print(f"{os.cpu_count()} cores, load {load}, torch {torch.__version__}, mujoco {mujoco.__version__}")
+
+    bare, ours, gym = BarePhysics(), MetaIteration(), gymnasium_vector()
+    seconds = measure(
+        {
+            "bare": bare.run,
+            "rollout": ours.rollout,
+            "gymnasium": gym,
+            "sampling": ours.sample,
+            "update": ours.update,
+        }
+    )
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"\nhalf-cheetah, {NUM_TASKS} tasks x {NUM_ENVS} worlds x {HORIZON} steps of {FRAME_SKIP} substeps")
+    print(f"  bare mujoco.batch        {NUM_STEPS / median['bare']:>10,.0f} env steps/s")
+    print(f"  our rollout with policy  {NUM_STEPS / median['rollout']:>10,.0f} env steps/s")
+    print(f"  gymnasium SyncVectorEnv  {800 / median['gymnasium']:>10,.0f} env steps/s (8 worlds, no policy)")
+    print(f"  MAML-TRPO iteration      {median['sampling']:.2f} s sampling + {median['update']:.2f} s update")
+    print("\nratios: median [fastest, slowest turn]")
+
+    def ratio(top: Callable[[int], float], bottom: Callable[[int], float]) -> list[float]:
+        return [top(turn) / bottom(turn) for turn in range(REPEATS)]
+
+    s = seconds
+    report(
+        "rollout / bare physics, env steps/s",
+        ratio(lambda i: s["bare"][i], lambda i: s["rollout"][i]),
+        ">= 0.85",
+    )
+    report(
+        "meta-iteration / bare physics of the same steps, seconds",
+        ratio(lambda i: s["sampling"][i] + s["update"][i], lambda i: 2 * s["bare"][i]),
+        "<= 2",
+    )
+    report(
+        "rollout / gymnasium SyncVectorEnv, env steps/s",
+        ratio(lambda i: NUM_STEPS / s["rollout"][i], lambda i: 800 / s["gymnasium"][i]),
+        "",
+    )
+
+    large = MetaIteration(num_envs=10 * NUM_ENVS)
+    large.sample()
+    began = time.perf_counter()
+    large.update()
+    print(f"\nupdate on {20 * NUM_STEPS:,} samples: {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
