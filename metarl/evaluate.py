@@ -44,23 +44,27 @@ def meta_test(
     *,
     scales: Sequence[float],
     seed: int,
+    min_steps: int = 0,
 ) -> MetaTest:
     """Adapts to each task as training does, one inner step for each of ``scales``.
 
     Args:
         scales: the step size of each inner step, as a multiple of the learner's.
         seed: of the action noise; the reset noise is the environment's.
+        min_steps: steps of experience that an inner step shall see at least; where episodes end early, worlds play
+            further ones, which adaptation sees and the returns do not.
 
     Returns:
-        Before any step and after each: one episode a world.
+        Before any step and after each: the first episode of each world.
     """
     generator = stream(seed, "meta-test actions", device=str(env.device))
     env.set_tasks(task)
     actor, returns, successes = learner.actor(state, env.num_tasks), [], []
     for step in range(len(scales) + 1):
-        batch, actor = rollout(env, learner.act, actor, 1, generator)
-        returns.append(episode_returns(batch))
-        successes.append((batch.success & batch.valid).any(-1))
+        batch, actor = rollout(env, learner.act, actor, 1, generator, min_steps=min_steps)
+        first = first_episode(batch)
+        returns.append((batch.reward * first).sum(-1))
+        successes.append((batch.success & first).any(-1))
         if step < len(scales):
             actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scales[step])
     return MetaTest(torch.stack(returns, dim=1), torch.stack(successes, dim=1))
@@ -71,6 +75,12 @@ def episode_returns(batch: TrajectoryBatch) -> Float[Tensor, "task env"]:
     return (batch.reward * batch.valid).sum(-1)
 
 
+def first_episode(batch: TrajectoryBatch) -> Bool[Tensor, "task env time"]:
+    """The valid steps of each world's first episode."""
+    ended = (batch.terminated | batch.truncated).long()
+    return (ended.cumsum(-1) - ended == 0) & batch.valid
+
+
 class Estimate(NamedTuple):
     """A statistic over tasks and its bootstrap interval."""
 
@@ -79,7 +89,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64] | np.float64:
     """The mean of the middle half, along the last axis; a score on the border counts in part (Agarwal et al. 2021)."""
     ordered = np.sort(scores, axis=-1)
     count = scores.shape[-1]

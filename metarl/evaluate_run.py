@@ -33,7 +33,7 @@ class Protocol:
     tasks: int = 40
     """Held-out tasks; the paper's own where they are known."""
     episodes: int | None = None
-    """Episodes of each task at each step; by default as in the paper, or else as in training."""
+    """Episodes of each task at each step; by default as many steps as in the paper, else as in training."""
     steps: int = 3
     """Inner steps."""
     schedule: Literal["halved", "constant"] = "halved"
@@ -77,16 +77,19 @@ def evaluate_run(
     if pretrain_iterations:
         states[PRETRAINED] = pretrained_state(experiment, run, pretrain_iterations, console)
     reference = published(experiment.task)
-    num_episodes = protocol.episodes or (reference.num_episodes if reference else experiment.episodes)
+    min_steps = reference.num_steps if reference is not None and protocol.episodes is None else 0
+    num_episodes = protocol.episodes or min_steps // experiment.task.horizon or experiment.episodes
     tasks = held_out_tasks(experiment.task, protocol.tasks)
     results: dict[str, MetaTest] = {}
     for row, state in states.items():
         console.print(f"testing {row} on {protocol.tasks} held-out tasks")
         env = experiment.make_env(protocol.tasks, num_episodes, stream=f"evaluation resets {protocol.seed}")
         seed = stream_seed(protocol.seed, "evaluation actions")
-        results[row] = meta_test(experiment.learner, state, env, tasks, scales=protocol.scales, seed=seed)
+        results[row] = meta_test(
+            experiment.learner, state, env, tasks, scales=protocol.scales, seed=seed, min_steps=min_steps
+        )
     has_success = experiment.task.spec.has_success
-    record = summarize(experiment, protocol, progress, results, tasks, has_success=has_success)
+    record = summarize(experiment, protocol, progress, results, tasks, min_steps=min_steps, has_success=has_success)
     (run / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n")
     log_curve(run, progress.env_steps, results[name])
     adaptation_figure(record, run / "evaluation.png")
@@ -128,6 +131,7 @@ def summarize(
     results: dict[str, MetaTest],
     tasks: torch.Tensor,
     *,
+    min_steps: int,
     has_success: bool,
 ) -> dict[str, Any]:
     """Everything a reader needs to recompute or doubt a number."""
@@ -141,6 +145,7 @@ def summarize(
             "algorithm": type(experiment.learner).__name__,
             "num_tasks": protocol.tasks,
             "num_episodes": results[next(iter(results))].returns.shape[2],
+            "min_steps_per_adaptation": min_steps,
             "step_sizes": [scale * experiment.learner.inner_lr for scale in protocol.scales],
             "actions": "sampled",
             "success": "at any step of an episode",
@@ -186,7 +191,7 @@ def log_curve(run: Path, env_steps: int, result: MetaTest) -> None:
 
 
 def table(experiment: Experiment, results: dict[str, MetaTest], *, has_success: bool) -> Table:
-    """Mean return over tasks with its 95 % interval, IQM, and the published mean, a line a policy and measure."""
+    """Mean, interquartile mean and its 95 % interval over tasks, and the published mean: a line each, by policy."""
     reference = published(experiment.task)
     num_steps = next(iter(results.values())).returns.shape[1]
     found = Table(title=f"{experiment.task.name} ({experiment.preset}): return on held-out tasks")
@@ -196,15 +201,16 @@ def table(experiment: Experiment, results: dict[str, MetaTest], *, has_success: 
         found.add_column("before" if step == 0 else f"{step} step{'s' if step > 1 else ''}", justify="right")
     for row, result in results.items():
         means, middles = estimates(result, iqm=False), estimates(result, iqm=True)
-        spread = result.returns.double().mean(2).std(0, correction=0)
-        found.add_row(row, "mean", *[f"{e.value:.1f} ± {s:.1f}" for e, s in zip(means, spread, strict=True)])
-        found.add_row("", "IQM [95 %]", *[f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]" for e in middles])
+        spread = result.returns.double().mean(2).std(0, correction=0).tolist()
+        found.add_row(row, "mean", *[f"{e.value:.1f}" for e in means], style="bold")
+        if reference is not None and row in reference.returns:
+            found.add_row("", "published", *[f"{x:.1f}" for x in reference.returns[row][:num_steps]])
+        found.add_row("", "sd over tasks", *[f"{x:.1f}" for x in spread])
+        found.add_row("", "IQM", *[f"{e.value:.1f}" for e in middles])
+        found.add_row("", "95 % of IQM", *[f"{e.low:.1f} .. {e.high:.1f}" for e in middles])
         if has_success:
             found.add_row("", "success", *[f"{x:.0%}" for x in result.successes.double().mean((0, 2)).tolist()])
-        if reference is not None and row in reference.returns:
-            numbers = reference.returns[row][:num_steps]
-            found.add_row("", "published mean", *[f"{x:.1f}" for x in numbers], style="dim", end_section=True)
-    found.caption = "± is the standard deviation over tasks"
+        found.add_section()
     if reference is not None:
-        found.caption += f"; published: {reference.source}"
+        found.caption = f"published: {reference.source}"
     return found

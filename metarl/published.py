@@ -9,8 +9,8 @@ class Published(NamedTuple):
     """Mean return over test tasks after 0, 1, 2 ... inner steps, by method."""
 
     source: str
-    num_episodes: int
-    """Episodes of each task at each step."""
+    num_steps: int
+    """Steps of experience of each task before each inner step, at least; in whole episodes."""
     returns: dict[str, tuple[float, ...]]
 
 
@@ -22,7 +22,7 @@ FINN_2017 = (
 PUBLISHED: dict[tuple[str, str], Published] = {
     ("half_cheetah_dir", "maml2017"): Published(
         FINN_2017,
-        20,
+        4000,
         {
             "MAML": (-50.7, 293.2, 313.5, 315.7),
             "pretrained": (-43.0, -24.8, -12.9, 19.6),
@@ -32,7 +32,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ),
     ("half_cheetah_vel", "maml2017"): Published(
         FINN_2017,
-        20,
+        4000,
         {
             "MAML": (-129.5, -78.6, -66.6, -60.8),
             "pretrained": (-158.0, -135.4, -128.5, -133.6),
@@ -42,7 +42,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     ),
     ("navigation", "maml2017"): Published(
         FINN_2017,
-        40,
+        4000,
         {
             "MAML": (-40.4, -11.7, -3.3, -3.2),
             "untrained": (-82.7, -58.0, -53.8, -46.8),

@@ -1,5 +1,6 @@
 """The only function that steps an environment."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,18 +19,20 @@ EARLY_STOP_INTERVAL = 16  # steps between looks at whether every world is done; 
 
 @torch.no_grad()
 def rollout(
-    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator
+    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, *, min_steps: int = 0
 ) -> tuple[TrajectoryBatch, Actor]:
     """Plays ``episodes`` consecutive episodes in every world, from a fresh reset.
 
     A world that ends its last episode early idles until the others are done; those steps are not ``valid``, so every
-    world contributes exactly ``episodes`` episodes and short ones are not over-represented.
+    world contributes exactly ``episodes`` episodes and short ones are not over-represented. Only where a task has
+    fewer than ``min_steps`` valid steps by then does a world of it play further whole episodes.
 
     Args:
         act: (actor, obs [task env obs], previous step, generator) -> action, its distribution (a pytree of tensors
             [task env ...] with ``log_prob``), actor.
         actor: what acts first; memory inside it is carried across the episodes.
         generator: draws the actions.
+        min_steps: valid steps that every task shall have at least.
 
     Raises:
         FloatingPointError: the policy acted with NaN or infinity.
@@ -38,19 +41,23 @@ def rollout(
         The experience [task env time ...], ``advantage`` and ``target`` still zero, and the actor at the end.
     """
     with _one_torch_thread():
-        return _play(env, act, actor, episodes, generator)
+        return _play(env, act, actor, episodes, generator, min_steps)
 
 
 def _play(
-    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator
+    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, min_steps: int
 ) -> tuple[TrajectoryBatch, Actor]:
-    num_steps = episodes * env.spec.horizon
+    horizon = env.spec.horizon
+    num_steps = max(episodes * horizon, math.ceil(min_steps / env.num_envs) + horizon if min_steps else 0)
     recorder = _Recorder(num_steps)
     obs = env.reset()
     previous = _no_previous(env)
     episodes_left = torch.full((env.num_tasks, env.num_envs), episodes, device=env.device)
+    steps_left = torch.full((env.num_tasks, 1), min_steps, device=env.device)
+    playing = episodes_left > 0
     for t in range(num_steps):
-        if env.spec.terminates and t % EARLY_STOP_INTERVAL == 0 and not episodes_left.any():
+        can_stop_early = env.spec.terminates or min_steps > 0
+        if can_stop_early and t % EARLY_STOP_INTERVAL == 0 and not playing.any():
             break
         action, dist, actor = act(actor, obs, previous, generator)
         clock = env.clock.clone()
@@ -64,14 +71,16 @@ def _play(
                 "truncated": step.truncated,
                 "clock": clock,
                 "success": step.success,
-                "valid": (episodes_left > 0) & ~step.diverged,
+                "valid": playing & ~step.diverged,
                 "dist": dist,
                 "next_obs": step.next_obs,
             }
         )
         previous = Previous(action, step.reward, step.terminated, step.truncated)
-        episodes_left -= (step.terminated | step.truncated).long()
-        episodes_left.clamp_(min=0)
+        ended = step.terminated | step.truncated
+        episodes_left -= ended.long()
+        steps_left -= playing.sum(1, keepdim=True)
+        playing &= ~ended | (episodes_left > 0) | (steps_left > 0)
         obs = step.obs
     fields = recorder.fields()
     zeros = torch.zeros_like(fields["reward"])

@@ -227,10 +227,30 @@ def test_every_world_plays_exactly_one_episode_however_short():
     assert (lengths[2] == 30).all()
     # more episodes than that were played: the worlds that were done went on, idle and not counted
     assert ((batch.terminated | batch.truncated).sum(-1) > 1).any()
-    torch.testing.assert_close(result.returns[:, 0], episode_returns(batch))
-    assert torch.equal(result.successes[:, 0], (batch.success & batch.valid).any(-1))
+    first_episode = batch.reward.masked_fill(~batch.valid, 0.0).sum(-1)
+    torch.testing.assert_close(result.returns[:, 0], first_episode)
+    assert (batch.reward.sum(-1) - first_episode).abs().max() > 0.01
+    assert torch.equal(result.successes[:, 0], batch.terminated.logical_and(batch.valid).any(-1))
     assert result.successes[:2].any()
     assert not result.successes[2].any()
+
+
+def test_invalid_steps_earn_nothing_and_solve_nothing(monkeypatch: pytest.MonkeyPatch):
+    """World 2 of task 1 fails after five steps; what its record says from there on is no experience."""
+
+    def rollout_with_a_broken_world(*inputs: Any, **options: Any) -> tuple[TrajectoryBatch, Params]:
+        batch, actor = rollout(*inputs, **options)
+        batch.valid[1, 2, 5:] = False
+        batch.reward[1, 2, 5:], batch.success[1, 2, 5:] = 100.0, True
+        played.append(batch)
+        return batch, actor
+
+    played: list[TrajectoryBatch] = []
+    monkeypatch.setattr("metarl.evaluate.rollout", rollout_with_a_broken_world)
+    result, _ = run_meta_test(Spy(inner_lr=0.5), [])
+    expected = played[0].reward[1, 2, :5].sum().item()
+    assert result.returns[1, 0, 2].item() == pytest.approx(expected, rel=1e-5)
+    assert not result.successes[1, 0, 2]
 
 
 def test_returns_are_undiscounted_and_of_valid_steps_alone():

@@ -1,8 +1,8 @@
 """Learning, as a check that everything is wired up; correctness is proven elsewhere, by oracles.
 
 A point starts at the origin and moves by at most 0.1 a step, for 20 steps, towards a goal in [-0.5, 0.5]² that it
-cannot see. Standing still earns -20 E|g| = -7.65 (a little more with luck: an episode ends at the goal). A pilot with seeds 0,
-1, 2 earned -3.24, -3.20, -3.24 after one inner step, joint training without inner steps -5.29.
+cannot see. Standing still earns -20 E|g| = -7.65. A pilot with seeds 0, 1, 2 earned -3.24, -3.20, -3.24 after one inner
+step; joint training without inner steps earned -5.29.
 """
 
 from dataclasses import replace

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -161,9 +160,7 @@ def hand_written_policy(params: Params, obs: Tensor) -> torch.distributions.Norm
 def hand_written_meta_loss(
     meta: Params, batches: list[TrajectoryBatch], inner_lr: float, outer: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Algorithm 3 with a Python loop over the tasks; ``outer`` takes the ratio and the advantage of valid
-    steps.
-    """
+    """Algorithm 3 with a Python loop over the tasks; ``outer`` is a function of likelihood ratio and advantage."""
     losses = []
     for task in range(len(batches[0].reward)):
         phi = meta
@@ -234,7 +231,7 @@ def test_evaluate_sees_the_loss_of_the_gradient_to_float64():
 
 def explicit_hessian(learner: MAML, meta: Params, batches: list[TrajectoryBatch]) -> Tensor:
     """Of the mean over tasks of KL(adapted policies at ``meta`` || adapted policies), one task after the
-    other, by forward differentiation of the gradient.
+    other, the gradient differentiated once more.
     """
     num_tasks = len(batches[0].reward)
 
@@ -313,9 +310,7 @@ def test_a_subsampled_curvature_is_that_of_the_first_worlds_of_the_first_tasks()
 
 
 def hand_written_trpo_step(meta: Params, batch: TrajectoryBatch, trpo: TRPO) -> tuple[Params, int]:
-    """Schulman et al. 2015 for one policy on all tasks: explicit Fisher matrix, conjugate gradients, line
-    search.
-    """
+    """Schulman et al. 2015 for one policy on all tasks: explicit Fisher matrix, conjugate gradients, line search."""
     flat = torch.cat([x.flatten() for x in meta.values()])
 
     def policy(vector: Tensor) -> torch.distributions.Normal:
@@ -393,15 +388,36 @@ def test_an_outer_step_lowers_the_meta_loss(outer: PPO | Gradient | TRPO, learn_
 
 
 def test_one_gradient_step_is_adam_along_the_meta_gradient():
-    """Adam's first step is learning_rate * g / (|g| + eps): the sign of the meta-gradient, whatever its
-    size.
-    """
+    """Adam's first step is learning_rate * g / (|g| + eps): the sign of the meta-gradient, whatever its size."""
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), outer=Gradient(learning_rate=0.01))
     meta, batches = meta_batch(learner)
     gradient, _ = MAMLProblem(learner, batches).gradient(meta, ratio_loss)
     state, _ = learner.update(MAMLState(meta, {}), batches)
     g = flatten(gradient)
     torch.testing.assert_close(flatten(meta) - flatten(state.meta), 0.01 * g / (g.abs() + 1e-8))
+
+
+def test_ppo_is_adam_on_the_clipped_loss_of_the_same_meta_batch():
+    """Four epochs by hand; steps of .02 leave [.95, 1.05] at once, so an unclipped loss would end elsewhere."""
+    learner = MAML(policy=GaussianMLP((3, 3), "tanh"), outer=PPO(learning_rate=0.02, epochs=4, clip=0.05))
+    meta, batches = meta_batch(learner)
+    state, _ = learner.update(MAMLState(meta, {}), batches)
+
+    def clipped(ratio: Tensor, advantage: Tensor) -> Tensor:
+        return -torch.where(advantage > 0, ratio.clamp(max=1.05), ratio.clamp(min=0.95)) * advantage
+
+    ends = []
+    for outer in (clipped, lambda ratio, advantage: -ratio * advantage):
+        leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
+        adam = torch.optim.Adam(leaves.values(), lr=0.02)
+        for _ in range(4):
+            adam.zero_grad()
+            hand_written_meta_loss(leaves, batches, learner.inner_lr, outer).backward()
+            adam.step()
+        ends.append(flatten(leaves) - flatten(meta))
+    step = flatten(state.meta) - flatten(meta)
+    assert relative_error(step, ends[0]) < 1e-6
+    assert relative_error(step, ends[1]) > 0.01
 
 
 @pytest.mark.parametrize("outer", [PPO(), Gradient()], ids=["PPO", "Gradient"])
@@ -558,9 +574,7 @@ def episodes_batch(*, reward: Tensor, terminated: Tensor, truncated: Tensor, val
 
 
 def two_episodes_then_idle() -> TrajectoryBatch:
-    """1 task, 3 worlds, 8 steps: episodes that terminate after 3 steps and, truncated, after 3 more; 2 idle
-    steps.
-    """
+    """1 task, 3 worlds, 8 steps: 3 that terminate, 3 that hit the time limit, 2 idle ones."""
     generator = torch.Generator().manual_seed(3)
     shape = (1, 3, 8)
     terminated, truncated = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -627,13 +641,12 @@ def test_the_step_in_which_the_physics_failed_has_no_part_in_the_credit(learner:
 
 
 def test_invalid_steps_have_no_part_in_the_losses():
-    garbage = 1e6
     learner = LEARNERS["two tanh layers"]
     meta, batches = meta_batch(learner)
     soiled = [
         batch._replace(
-            action=batch.action.masked_fill(~batch.valid.unsqueeze(-1), garbage),
-            advantage=batch.advantage.masked_fill(~batch.valid, garbage),
+            action=batch.action.masked_fill(~batch.valid.unsqueeze(-1), 1e6),
+            advantage=batch.advantage.masked_fill(~batch.valid, 1e6),
         )
         for batch in batches
     ]
@@ -713,7 +726,7 @@ def test_nothing_valid_is_nothing_learned_and_no_division_by_zero():
     empty = [batch._replace(valid=torch.zeros_like(batch.valid)) for batch in batches]
     gradient, loss = MAMLProblem(learner, empty).gradient(meta, ratio_loss)
     assert loss == 0.0
-    assert np.array_equal(flatten(gradient).numpy(), np.zeros(len(flatten(meta))))
+    assert not flatten(gradient).any()
 
 
 @pytest.mark.parametrize(

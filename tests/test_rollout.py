@@ -258,3 +258,18 @@ def test_torch_has_one_thread_during_the_rollout_and_its_own_number_after(fails:
         rollout(env, watch(CountingPolicy()), 0, 1, torch.Generator())
     assert seen == {1}
     assert torch.get_num_threads() == 2
+
+
+def test_worlds_play_on_in_whole_episodes_until_their_task_has_enough_steps() -> None:
+    """Episodes of 3 and 5 steps in task 0, of 5 and 2 in task 1; 20 valid steps asked for of each task."""
+    env, policy = make_env([[3, NEVER], [NEVER, 2]], horizon=5), CountingPolicy()
+    batch, _ = rollout(env, policy, 0, 1, torch.Generator(), min_steps=20)
+    # Task 0: world 0 ends episodes after steps 3, 6, 9, 12 and world 1 after 5, 10; after step 10 the task has 20.
+    # Task 1: world 0 after 5, 10, world 1 after 2, 4, 6, 8, 10; at the end of step 10 it has 20 as well.
+    assert batch.valid[0].sum(-1).tolist() == [12, 10]
+    assert batch.valid[1].sum(-1).tolist() == [10, 10]
+    ended = batch.terminated | batch.truncated
+    for valid, ends in zip(batch.valid.flatten(0, 1), ended.flatten(0, 1), strict=True):
+        last = int(valid.sum()) - 1
+        assert valid[: last + 1].all()  # no step is left out ...
+        assert ends[last]  # ... and no episode is cut
