@@ -9,7 +9,7 @@ def discounted_returns(
     reward: Float[Tensor, "*batch time"], ended: Bool[Tensor, "*batch time"], discount: float
 ) -> Float[Tensor, "*batch time"]:
     """G_t = r_t + γ G_{t+1}, starting anew after each step that ``ended`` an episode."""
-    return _discounted_sum(reward, discount * ~ended)
+    return _discounted_sum(reward, discount * (~ended).to(reward.dtype))
 
 
 def gae(
@@ -34,15 +34,17 @@ def gae(
         truncated: the step hit a time limit; its V(s_{t+1}) still counts.
     """
     delta = reward + discount * next_value * ~terminated - value
-    return _discounted_sum(delta, discount * gae_lambda * ~(terminated | truncated))
+    goes_on = (~(terminated | truncated)).to(reward.dtype)
+    return _discounted_sum(delta, discount * gae_lambda * goes_on)
 
 
 def normalize(
     x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"], *, epsilon: float = 1e-8
 ) -> Float[Tensor, "*task env time"]:
     """Zero mean and unit standard deviation over the valid steps of each task; zero elsewhere."""
+    x = x.where(valid, 0.0)
     count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
-    mean = (x * valid).sum((-2, -1), keepdim=True) / count
+    mean = x.sum((-2, -1), keepdim=True) / count
     centered = (x - mean) * valid
     std = (centered.square().sum((-2, -1), keepdim=True) / count).sqrt()
     return centered / (std + epsilon)

@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.api import BadField
+
+NOT_FINITE = "the baseline's normal equations are not finite: check the rewards and observations"
+
 
 @dataclass(frozen=True)
 class LinearFeatureBaseline:
@@ -16,6 +20,10 @@ class LinearFeatureBaseline:
 
     regularization: float = 1e-5
     """Ridge penalty; ten times larger at each retry where the solve fails."""
+
+    def __post_init__(self) -> None:
+        if not self.regularization > 0:
+            raise BadField(f"regularization is {self.regularization}: use a small positive number")
 
     def features(
         self, obs: Float[Tensor, "*task env time obs"], clock: Int[Tensor, "*task env time"]
@@ -42,10 +50,14 @@ class LinearFeatureBaseline:
         while True:
             factor, failed = torch.linalg.cholesky_ex(gram + regularization * identity)
             if not failed.any():
-                return torch.cholesky_solve(moment, factor).squeeze(-1)
+                break
             regularization *= 10
             if regularization > 1e6:
-                raise FloatingPointError("the baseline's normal equations are not finite: check the rewards")
+                raise FloatingPointError(NOT_FINITE)
+        coefficients = torch.cholesky_solve(moment, factor).squeeze(-1)
+        if not coefficients.isfinite().all():
+            raise FloatingPointError(NOT_FINITE)
+        return coefficients
 
     def predict(
         self, coefficients: Float[Tensor, "*task feature"], features: Float[Tensor, "*task env time feature"]

@@ -91,7 +91,7 @@ def evaluate_run(
     has_success = experiment.task.spec.has_success
     record = summarize(experiment, protocol, progress, results, tasks, min_steps=min_steps, has_success=has_success)
     (run / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n")
-    log_curve(run, progress.env_steps, results[name])
+    log_curve(run, results[name])
     adaptation_figure(record, run / "evaluation.png")
     console.print(table(experiment, results, has_success=has_success))
     console.print(f"raw returns: {run / 'evaluation.json'} · picture: {run / 'evaluation.png'}")
@@ -182,12 +182,11 @@ def estimates(result: MetaTest, *, iqm: bool) -> list[Estimate]:
     return [estimate(scores[:, step], iqm=iqm) for step in range(scores.shape[1])]
 
 
-def log_curve(run: Path, env_steps: int, result: MetaTest) -> None:
-    """``evaluation/return``: its x axis is the adaptation step."""
+def log_curve(run: Path, result: MetaTest) -> None:
+    """``meta_test/adaptation_curve``: mean return over inner steps, in a TensorBoard run of its own."""
     with SummaryWriter(str(run / "evaluation")) as writer:
         for step, value in enumerate(result.returns.mean((0, 2))):
-            writer.add_scalar("evaluation/return", float(value), step)
-            writer.add_scalar(f"evaluation/return_step_{step}", float(value), env_steps)
+            writer.add_scalar("meta_test/adaptation_curve", float(value), step)
 
 
 def table(experiment: Experiment, results: dict[str, MetaTest], *, has_success: bool) -> Table:

@@ -14,13 +14,14 @@ def conjugate_gradient(
 ) -> Vector:
     """Solves A x = b for a symmetric positive definite A given by v -> A v (Nocedal & Wright 2006, algorithm 5.2).
 
-    Stops early when |r|² < ``tolerance``, or along a direction without positive curvature, where rounding has
+    Stops early when |r|² < ``tolerance`` |b|², or along a direction without positive curvature, where rounding has
     eaten the answer.
     """
     x, residual = torch.zeros_like(b), b.clone()
     direction, residual_norm = b.clone(), b.dot(b)
+    enough = tolerance * residual_norm
     for _ in range(iterations):
-        if residual_norm < tolerance:
+        if residual_norm <= enough:
             break
         image = product(direction)
         curvature = direction.dot(image)

@@ -235,6 +235,27 @@ def test_every_world_plays_exactly_one_episode_however_short():
     assert not result.successes[2].any()
 
 
+@pytest.mark.parametrize("min_steps", [0, 100])
+def test_further_episodes_are_for_adaptation_and_not_for_the_returns(min_steps: int):
+    """Five worlds on a goal that the first steps reach are done within a few steps; where 100 are asked for, they
+    play on, but what is reported stays the first episode of each world."""
+    learner, task = Spy(inner_lr=0.5), Navigation(horizon=30, max_step=0.02)
+    env = task.make(NUM_TASKS, NUM_EPISODES, seed=7)
+    state = learner.init(env.spec, torch.Generator().manual_seed(0))
+    goals = torch.zeros(NUM_TASKS, 2)
+    result = meta_test(learner, state, env, goals, scales=[1.0], seed=0, min_steps=min_steps)
+    batch = next(content for name, content in learner.calls if name == "credit")
+    assert (batch.valid.sum((1, 2)) >= min_steps).all()
+    for task_index in range(NUM_TASKS):
+        for world in range(NUM_EPISODES):
+            ended = batch.terminated[task_index, world] | batch.truncated[task_index, world]
+            length = int(ended.int().argmax()) + 1
+            earned = batch.reward[task_index, world, :length].sum().item()
+            assert result.returns[task_index, 0, world].item() == pytest.approx(earned, rel=1e-5)
+    played_on = not torch.allclose(result.returns[:, 0], episode_returns(batch))
+    assert played_on == (min_steps > 0)
+
+
 def test_invalid_steps_earn_nothing_and_solve_nothing(monkeypatch: pytest.MonkeyPatch):
     """World 2 of task 1 fails after five steps; what its record says from there on is no experience."""
 

@@ -92,17 +92,19 @@ class MAML:
 
     def credit(self, state: MAMLState, batch: TrajectoryBatch) -> TrajectoryBatch:
         """Advantages from a baseline fitted to this batch, normalized per task."""
-        features = self.baseline.features(batch.obs, batch.clock)
-        returns = discounted_returns(batch.reward, batch.terminated | batch.truncated, self.discount)
-        coefficients = self.baseline.fit(features, returns, batch.valid)
+        valid = batch.valid
+        reward = batch.reward.where(valid, 0.0)
+        features = self.baseline.features(batch.obs, batch.clock).where(valid.unsqueeze(-1), 0.0)
+        returns = discounted_returns(reward, batch.terminated | batch.truncated, self.discount)
+        coefficients = self.baseline.fit(features, returns, valid)
         value = self.baseline.predict(coefficients, features)
         if self.bootstrap_time_limit:
             next_features = self.baseline.features(batch.next_obs, batch.clock + 1)
-            next_value = self.baseline.predict(coefficients, next_features)
+            next_value = self.baseline.predict(coefficients, next_features).where(valid, 0.0)
         else:
             next_value = value.roll(-1, dims=-1) * ~batch.truncated
         advantage = gae(
-            batch.reward,
+            reward,
             value,
             next_value,
             batch.terminated,
@@ -110,7 +112,7 @@ class MAML:
             discount=self.discount,
             gae_lambda=self.gae_lambda,
         )
-        return batch._replace(advantage=normalize(advantage, batch.valid), target=returns)
+        return batch._replace(advantage=normalize(advantage, valid), target=returns)
 
     def adapt(self, state: MAMLState, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
         """phi of every task [task ...], by the same inner step that the meta-gradient differentiates."""
@@ -162,7 +164,8 @@ class MAMLProblem:
 
     @torch.no_grad()
     def evaluate(self, meta: Params, loss: Loss) -> tuple[float, float]:
-        sums = torch.zeros(2, device=self._batches[0].reward.device)
+        reward = self._batches[0].reward
+        sums = torch.zeros(2, device=reward.device, dtype=reward.dtype)
         for chunk in self._chunks():
             values = vmap(lambda batches: torch.stack(self._loss_and_kl(meta, batches, loss)))(chunk)
             sums += values.sum(0)

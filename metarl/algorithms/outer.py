@@ -1,5 +1,6 @@
 """Outer steps: how meta-parameters move, given the meta-loss as a function of them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +151,7 @@ def _adam(
     leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
     adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
     if optimizer:
-        adam.load_state_dict(optimizer)
+        adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
     metrics: Metrics = {}
     for epoch in range(epochs):
         gradient, loss_value = problem.gradient({name: leaf.detach() for name, leaf in leaves.items()}, loss)
