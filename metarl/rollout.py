@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from envs.api import TaskEnv
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -49,7 +49,7 @@ def _play(
 ) -> tuple[TrajectoryBatch, Actor]:
     horizon = env.spec.horizon
     num_steps = max(episodes * horizon, math.ceil(min_steps / env.num_envs) + horizon if min_steps else 0)
-    recorder = _Recorder(num_steps)
+    steps: list[dict[str, Any]] = []
     obs = env.reset()
     previous = _no_previous(env)
     episodes_left = torch.full((env.num_tasks, env.num_envs), episodes, device=env.device)
@@ -62,7 +62,7 @@ def _play(
         action, dist, actor = act(actor, obs, previous, generator)
         clock = env.clock.clone()
         step = env.step(action)
-        recorder.write(
+        steps.append(
             {
                 "obs": obs,
                 "action": action,
@@ -82,7 +82,7 @@ def _play(
         steps_left -= playing.sum(1, keepdim=True)
         playing &= ~ended | (episodes_left > 0) | (steps_left > 0)
         obs = step.obs
-    fields = recorder.fields()
+    fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *steps)
     zeros = torch.zeros_like(fields["reward"])
     if not fields["action"].isfinite().all():  # MuJoCo would take them for 0 and go on
         raise FloatingPointError("the policy's actions are not finite: lower inner_lr or the outer step, and resume")
@@ -99,33 +99,6 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _Recorder:
-    """Writes each step into preallocated tensors [task env time ...]."""
-
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps, self._t = num_steps, 0
-        self._buffers: list[Tensor] = []
-        self._structure: TreeSpec | None = None
-
-    def write(self, step: dict[str, Any]) -> None:
-        leaves, self._structure = tree_flatten(step)
-        if not self._buffers:
-            self._buffers = [self._allocate(leaf) for leaf in leaves]
-        for buffer, leaf in zip(self._buffers, leaves, strict=True):
-            buffer[:, :, self._t] = leaf
-        self._t += 1
-
-    def fields(self) -> dict[str, Any]:
-        complete = self._t == self._num_steps
-        buffers = self._buffers if complete else [b[:, :, : self._t].contiguous() for b in self._buffers]
-        assert self._structure is not None
-        return tree_unflatten(buffers, self._structure)
-
-    def _allocate(self, value: Tensor) -> Tensor:
-        task, env, *rest = value.shape
-        return value.new_empty(task, env, self._num_steps, *rest)
 
 
 def _no_previous(env: TaskEnv) -> Previous:

@@ -24,22 +24,23 @@ from metarl.rollout import rollout
 from metarl.run import prepare_process
 from metarl.types import TrajectoryBatch
 
-REPEATS = 7
+REPEATS = 11
 NUM_TASKS, NUM_ENVS, HORIZON, FRAME_SKIP = 20, 20, 100, 5
 NUM_STEPS = NUM_TASKS * NUM_ENVS * HORIZON  # of one rollout; a meta-iteration of one inner step takes two
 
 
 class BarePhysics:
-    """``mujoco.batch`` stepping the same number of worlds with the same kind of actions, and nothing else."""
+    """``mujoco.batch`` stepping the worlds of a recorded rollout through its actions, and nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorded: TrajectoryBatch) -> None:
         self._batch = batch.Batch(compile_model(com_velocity_sensor=False), nsim=NUM_TASKS * NUM_ENVS)
-        self._ctrl = self._batch.bind("ctrl")
-        noise = np.random.default_rng(0).standard_normal((HORIZON, NUM_TASKS * NUM_ENVS, 6))
-        self._actions = noise.clip(-1, 1)
+        self._ctrl, self._qpos, self._qvel = (self._batch.bind(name) for name in ("ctrl", "qpos", "qvel"))
+        self._start = recorded.obs[:, :, 0].flatten(0, 1).double().numpy()  # all but the x position
+        self._actions = recorded.action.flatten(0, 1).transpose(0, 1).clamp(-1, 1).double().numpy()
 
     def run(self) -> None:
         self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._qpos[:, 1:], self._qvel[:] = self._start[:, :8], self._start[:, 8:]
         for action in self._actions:
             self._ctrl[:] = action
             self._batch.step(nstep=FRAME_SKIP)
@@ -110,7 +111,8 @@ def main() -> None:
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}, torch {torch.__version__}, mujoco {mujoco.__version__}")
 
-    bare, ours, gym = BarePhysics(), MetaIteration(), gymnasium_vector()
+    ours, gym = MetaIteration(), gymnasium_vector()
+    bare = BarePhysics(ours.rollout())
     seconds = measure(
         {
             "bare": bare.run,

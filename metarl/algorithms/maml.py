@@ -77,7 +77,7 @@ class MAML:
     def actor(self, state: MAMLState, num_tasks: int) -> Params:
         """theta for every task [task ...]."""
         theta, _ = self._split(state.meta)
-        return {name: value.expand(num_tasks, *value.shape) for name, value in theta.items()}
+        return {name: value.expand(num_tasks, *value.shape).contiguous() for name, value in theta.items()}
 
     def act(
         self,
