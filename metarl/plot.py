@@ -30,7 +30,7 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
         published = (record["published"] or {"returns": {}})["returns"].get(name)
         if published is not None:
             axes.plot(steps, published[: len(mean)], "x--", color=color, alpha=0.7, label=f"{name}, published")
-    axes.set_xticks(range(len(protocol["step_sizes"]) + 1))
+    axes.set_xticks(range(len(protocol["step_size_scales"]) + 1))
     axes.set_xlabel("inner gradient steps")
     axes.set_ylabel("return")
     axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)

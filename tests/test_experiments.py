@@ -87,7 +87,7 @@ def test_every_outer_step_and_learned_first_order_rates_train(run: Run, outer: s
 
 
 BAD_INPUT = [
-    (["--preset", "nope"], "preset is 'nope': use one of maml2017"),
+    (["--preset", "nope"], "preset is 'nope': use one of tuned"),
     (["--num-tasks", "-3"], "num_tasks is -3: use at least 1"),
     (["--horizon", "0"], "horizon is 0"),
     (["--episodes", "30"], "episodes is 30: use a multiple of num_envs (20)"),
