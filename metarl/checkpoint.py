@@ -16,6 +16,7 @@ import torch
 
 MAGIC = b"metarl-checkpoint-1 sha256="
 HEADER_LENGTH = len(MAGIC) + 64 + 1
+DIRECTORY = "checkpoints"  # of a run folder
 KEPT = 2  # the newest and the one before it
 NAME = re.compile(r"iteration_(\d{8})\.ckpt")
 

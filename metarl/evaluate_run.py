@@ -106,7 +106,7 @@ def fresh_progress(experiment: Experiment) -> Progress:
 def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
     """The newest usable checkpoint of a run: counters and learner, without its worlds."""
     progress = fresh_progress(experiment)
-    restore_learner(progress, checkpoint.load_newest(run / "checkpoints", warn))
+    restore_learner(progress, checkpoint.load_newest(run / checkpoint.DIRECTORY, warn))
     return progress
 
 

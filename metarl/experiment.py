@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv
+from metarl import checkpoint
 from metarl.algorithms import ALGORITHMS
 from metarl.config import decode_fields, from_json, to_json
 from metarl.evaluate import HELD_OUT_SEED
@@ -117,7 +118,7 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
         raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
     try:
         run.mkdir()
-        (run / "checkpoints").mkdir()
+        (run / checkpoint.DIRECTORY).mkdir()
         (run / "config.json").write_text(json.dumps(to_json(experiment), indent=2) + "\n")
         (run / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
     except FileExistsError as error:

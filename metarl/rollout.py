@@ -55,8 +55,8 @@ def _play(
     episodes_left = torch.full((env.num_tasks, env.num_envs), episodes, device=env.device)
     steps_left = torch.full((env.num_tasks, 1), min_steps, device=env.device)
     playing = episodes_left > 0
+    can_stop_early = env.spec.terminates or min_steps > 0
     for t in range(num_steps):
-        can_stop_early = env.spec.terminates or min_steps > 0
         if can_stop_early and t % EARLY_STOP_INTERVAL == 0 and not playing.any():
             break
         action, dist, actor = act(actor, obs, previous, generator)

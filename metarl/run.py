@@ -26,7 +26,6 @@ from metarl.train import Progress, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
-CHECKPOINTS = "checkpoints"
 CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval")  # on resume; no other field may differ
 
 
@@ -116,7 +115,7 @@ class Recording:
         console: Console,
     ) -> None:
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
-        self._checkpoints = run / CHECKPOINTS
+        self._checkpoints = run / checkpoint.DIRECTORY
         self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps)
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
         self._snapshot = capture(progress, env)
@@ -152,10 +151,10 @@ class Recording:
 
 
 def _continue_or_begin(run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
-    if not checkpoint.has_checkpoint(run / CHECKPOINTS):
+    if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
         console.print(f"recording in {run}")
         return
-    content = checkpoint.load_newest(run / CHECKPOINTS, console.print)
+    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print)
     restore(progress, env, content)
     console.print(f"continuing {run} after {progress.iteration} iterations")
     if content["num_threads"] != torch.get_num_threads():

@@ -1,5 +1,18 @@
 """Every shape annotation of the library is checked at run time while the tests run."""
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from jaxtyping import install_import_hook
 
 install_import_hook(["metarl", "envs"], "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """On tensors this small a second thread costs more than it brings, several times more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

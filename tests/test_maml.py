@@ -5,7 +5,7 @@ hand, the outer steps against an independent one, and what must not leak into th
 import copy
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,13 +30,7 @@ NUM_TASKS, NUM_ENVS = 3, 4
 NUM_STEPS = SPEC.horizon
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors this small a second thread costs more than it brings, several times more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def double(params: Params) -> Params:

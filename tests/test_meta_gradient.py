@@ -15,7 +15,6 @@ what ``MAMLProblem.gradient`` returns must equal the closed form to rounding, no
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,13 +35,7 @@ from metarl.types import Params, TrajectoryBatch
 NUM_NODES = 8  # exact up to degree 15 in each noise; the integrands here have degree 5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors this small a second thread costs more than it brings, several times more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Bandit(NamedTuple):
