@@ -1,6 +1,6 @@
 """Task distributions and the batched environments that run them; importing this package fills ``TASKS``."""
 
-from envs import half_cheetah_dir, half_cheetah_vel, navigation
+from envs import bandit, half_cheetah_dir, half_cheetah_vel, navigation, tabular_mdp
 from envs.api import TASKS, EnvSpec, Step, TaskDistribution, TaskEnv, find_preset, make
 
 __all__ = [
@@ -9,9 +9,11 @@ __all__ = [
     "Step",
     "TaskDistribution",
     "TaskEnv",
+    "bandit",
     "find_preset",
     "half_cheetah_dir",
     "half_cheetah_vel",
     "make",
     "navigation",
+    "tabular_mdp",
 ]

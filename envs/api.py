@@ -29,13 +29,15 @@ class EnvSpec:
     obs_dim: int
     """Length of an observation."""
     action_dim: int
-    """Length of a continuous action; actions beyond [-1, 1] are clipped by the environment."""
+    """Length of an action: continuous ones beyond [-1, 1] are clipped by the environment."""
     horizon: int
     """Steps after which an episode is truncated."""
     terminates: bool
     """Whether an episode can end before its horizon."""
     has_success: bool
     """Whether the task defines success."""
+    discrete: bool = False
+    """Whether an action is a choice of one out of ``action_dim``, as a one-hot vector."""
 
 
 class Step(NamedTuple):

@@ -34,3 +34,38 @@ class DiagGaussian(NamedTuple):
         ratio = (2 * (self.log_std - other.log_std)).exp()  # of the variances
         distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return 0.5 * (ratio + distance - 1).sum(-1) + (other.log_std - self.log_std).sum(-1)
+
+
+class Categorical(NamedTuple):
+    """One of ``act`` choices; an action is its one-hot vector."""
+
+    log_probs: Float[Tensor, "*batch act"]
+    """Normalized, as :meth:`from_logits` makes them."""
+
+    @classmethod
+    def from_logits(cls, logits: Float[Tensor, "*batch act"]) -> "Categorical":
+        return cls(logits.log_softmax(-1))
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
+        """By the Gumbel-max trick, in one pass over the logits."""
+        uniform = torch.rand(self.log_probs.shape, generator=generator, device=self.log_probs.device)
+        gumbel = -(-uniform.clamp(min=1e-20).log()).log()
+        return one_hot(self.log_probs + gumbel)
+
+    def mode(self) -> Float[Tensor, "*batch act"]:
+        return one_hot(self.log_probs)
+
+    def log_prob(self, action: Float[Tensor, "*batch act"]) -> Float[Tensor, "*batch"]:
+        return (self.log_probs * action).sum(-1)
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def kl(self, other: "Categorical") -> Float[Tensor, "*batch"]:
+        """KL(self || other)."""
+        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+
+
+def one_hot(score: Float[Tensor, "*batch act"]) -> Float[Tensor, "*batch act"]:
+    """1 at the largest score (the first of equal ones), else 0."""
+    return torch.zeros_like(score).scatter_(-1, score.argmax(-1, keepdim=True), 1.0)

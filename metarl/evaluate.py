@@ -1,11 +1,12 @@
-"""Meta-testing: what a learner's policy earns on held-out tasks after 0, 1, 2 ... inner steps.
+"""Meta-testing: what a policy earns on held-out tasks while it adapts.
 
-Every (task, inner step) gets the same fixed number of episodes, and every episode counts. Success is success at any
-step of an episode. Tasks come from a seed of their own, which no training run draws from.
+Adaptation goes by steps: 0, 1, 2 ... inner steps of a gradient learner, or the episodes of a trial of an agent that
+remembers. Every (task, step) gets the same fixed number of episodes, and every episode counts. Success is success at
+any step of an episode. Tasks come from a seed of their own, which no training run draws from.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.api import TaskDistribution, TaskEnv
-from metarl.rollout import rollout
+from metarl.rollout import Act, rollout
 from metarl.streams import stream
-from metarl.types import MetaLearner, TrajectoryBatch
+from metarl.types import Agent, MetaLearner, TrajectoryBatch
 
 HELD_OUT_SEED = 1_000_003
 """Streams of this seed draw the held-out tasks; runs refuse it."""
@@ -37,48 +38,64 @@ def held_out_tasks(tasks: TaskDistribution, num_tasks: int) -> Float[Tensor, "ta
 
 
 def meta_test(
-    learner: MetaLearner,
+    agent: Agent,
     state: Any,
     env: TaskEnv,
     task: Float[Tensor, "task ..."],
     *,
-    scales: Sequence[float],
+    scales: Sequence[float] = (),
+    episodes: int = 1,
+    greedy: bool = False,
     seed: int,
     min_steps: int = 0,
 ) -> MetaTest:
-    """Adapts to each task as training does, one inner step for each of ``scales``.
+    """Adapts to each task as training does: one inner step for each of ``scales``, or over the episodes of a trial.
 
     Args:
-        scales: the step size of each inner step, as a multiple of the learner's.
-        seed: of the action noise; the reset noise is the environment's.
+        scales: the step size of each inner step, as a multiple of the learner's; none for an agent that remembers.
+        episodes: episodes that a world plays before and after each inner step, remembering from one to the next.
+        greedy: take the most likely action, or the mean, in place of a sample.
+        seed: of the action noise; the environment's noise is its own.
         min_steps: steps of experience that an inner step shall see at least; where episodes end early, worlds play
             further ones, which adaptation sees and the returns do not.
 
     Returns:
-        Before any step and after each: the first episode of each world.
+        A step for each episode before any inner step and after each; an episode for each world.
     """
     generator = stream(seed, "meta-test actions", device=str(env.device))
+    act = greedily(agent.act) if greedy else agent.act
     env.set_tasks(task)
-    actor, returns, successes = learner.actor(state, env.num_tasks), [], []
+    actor, returns, successes = agent.actor(state, env.num_tasks), [], []
     for step in range(len(scales) + 1):
-        batch, actor = rollout(env, learner.act, actor, 1, generator, min_steps=min_steps)
-        first = first_episode(batch)
-        returns.append((batch.reward * first).sum(-1))
-        successes.append((batch.success & first).any(-1))
+        batch, actor = rollout(env, act, actor, episodes, generator, min_steps=min_steps)
+        returns.append(by_episode(batch, batch.reward, episodes))
+        successes.append(by_episode(batch, batch.success.float(), episodes) > 0)
         if step < len(scales):
+            learner = cast(MetaLearner, agent)  # only learners with inner steps are given scales
             actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scales[step])
-    return MetaTest(torch.stack(returns, dim=1), torch.stack(successes, dim=1))
+    return MetaTest(torch.cat(returns, dim=1), torch.cat(successes, dim=1))
 
 
-def episode_returns(batch: TrajectoryBatch) -> Float[Tensor, "task env"]:
-    """Undiscounted return over all valid steps of each world."""
-    return (batch.reward * batch.valid).sum(-1)
+def greedily(act: Act) -> Act:
+    """The same policy, always taking its most likely action (of a Gaussian: the mean)."""
+
+    def most_likely(*arguments: Any) -> tuple[Tensor, Any, Any]:
+        _, dist, actor = act(*arguments)
+        return dist.mode(), dist, actor
+
+    return most_likely
 
 
-def first_episode(batch: TrajectoryBatch) -> Bool[Tensor, "task env time"]:
-    """The valid steps of each world's first episode."""
+def by_episode(
+    batch: TrajectoryBatch, x: Float[Tensor, "task env time"], episodes: int
+) -> Float[Tensor, "task episode env"]:
+    """The sum of ``x`` over the valid steps of each of the first ``episodes`` episodes of every world."""
     ended = (batch.terminated | batch.truncated).long()
-    return (ended.cumsum(-1) - ended == 0) & batch.valid
+    episode = ended.cumsum(-1) - ended  # that a step belongs to
+    counted = batch.valid & (episode < episodes)
+    sums = x.new_zeros(*x.shape[:2], episodes)
+    sums.scatter_add_(-1, episode.clamp(max=episodes - 1), x.where(counted, 0.0))
+    return sums.transpose(1, 2)
 
 
 class Estimate(NamedTuple):

@@ -1,58 +1,70 @@
-"""``metarl evaluate``: a run's policy on held-out tasks, beside an untrained and a pretrained one and the paper's."""
+"""``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import torch
 from rich.console import Console
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from envs.api import BadField
 from metarl import checkpoint
-from metarl.config import to_json
-from metarl.evaluate import HELD_OUT_SEED, Estimate, MetaTest, estimate, held_out_tasks, meta_test
-from metarl.experiment import Experiment, create_run, load_experiment, versions
+from metarl.evaluate import MetaTest, held_out_tasks, meta_test
+from metarl.experiment import Experiment, create_run, load_experiment
 from metarl.plot import adaptation_figure
 from metarl.published import published
+from metarl.references import bounds, references
+from metarl.report import Plan, summarize, table
 from metarl.run import execute, prepare_process
 from metarl.snapshot import initial_progress, restore_learner
 from metarl.streams import stream_seed
 from metarl.train import Progress
-
-PRETRAINED = "pretrained"  # folder of the pretrained policy's run, inside the run it is compared with
+from metarl.types import Agent
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How a policy is tested."""
 
-    tasks: int = 40
-    """Held-out tasks; the paper's own where they are known."""
+    tasks: int | None = None
+    """Held-out tasks, the paper's own where they are known; by default 40, or 1000 for a learner that remembers."""
     episodes: int | None = None
-    """Episodes of each task at each step; by default as many steps as in the paper, else as in training."""
-    steps: int = 3
-    """Inner steps."""
+    """Episodes of each task at each step; by default as many steps as in the paper, else as in training; 1 for a
+    learner that remembers."""
+    steps: int | None = None
+    """Inner steps, by default 3; or episodes of a trial, by default as in training."""
     schedule: Literal["halved", "constant"] = "halved"
     """Step sizes: the learner's at the first step and half of it later (Finn et al. 2017), or always the same."""
     seed: int = 0
     """Seed of action and reset noise; the tasks do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "steps"):
-            if getattr(self, name) < 1:
-                raise BadField(f"{name} is {getattr(self, name)}: use at least 1")
-        if self.episodes is not None and self.episodes < 1:
-            raise BadField(f"episodes is {self.episodes}: use at least 1")
+        for name in ("tasks", "steps", "episodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadField(f"{name} is {value}: use at least 1")
 
-    @property
-    def scales(self) -> list[float]:
-        """The step sizes as multiples of the learner's."""
+    def plan(self, experiment: Experiment) -> Plan:
+        """The protocol with the defaults of an experiment filled in."""
+        if experiment.learner.remembers:
+            trial = self.steps or experiment.episodes_per_env
+            return Plan(self.tasks or 1000, self.episodes or 1, scales=(), trial=trial, min_steps=0, seed=self.seed)
+        reference = published(experiment.task)
+        min_steps = reference.num_steps if reference is not None and self.episodes is None else 0
+        num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes
         later = 0.5 if self.schedule == "halved" else 1.0
-        return [1.0] + [later] * (self.steps - 1)
+        scales = (1.0, *[later] * ((self.steps or 3) - 1))
+        return Plan(self.tasks or 40, num_episodes, scales=scales, trial=1, min_steps=min_steps, seed=self.seed)
+
+
+class Contestant(NamedTuple):
+    """A row of the table."""
+
+    agent: Agent
+    state: Any = None
+    greedy: bool = False
 
 
 def evaluate_run(
@@ -62,40 +74,59 @@ def evaluate_run(
 
     Args:
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
-            (its run lies inside ``run`` and is resumed or reused); None: as many as ``run`` has; 0: leave it out.
+            (its run lies inside ``run`` and is resumed or reused); None: as many as ``run`` has, or none where there
+            are reference agents; 0: leave it out.
 
     Returns:
-        The tests by row: the learner's class name, ``untrained``, ``pretrained``.
+        The tests by row, the learner's first.
     """
     experiment = load_experiment(run)
     prepare_process(experiment.num_threads)
     progress = load_progress(experiment, run, console.print)
-    name = type(experiment.learner).__name__
-    states = {name: progress.learner_state, "untrained": fresh_progress(experiment).learner_state}
+    plan = protocol.plan(experiment)
+    agents = references(experiment.task, plan.trial)
     if pretrain_iterations is None:
-        pretrain_iterations = progress.iteration
+        pretrain_iterations = 0 if agents else progress.iteration
+    rows = contestants(experiment, progress)
     if pretrain_iterations:
-        states[PRETRAINED] = pretrained_state(experiment, run, pretrain_iterations, console)
-    reference = published(experiment.task)
-    min_steps = reference.num_steps if reference is not None and protocol.episodes is None else 0
-    num_episodes = protocol.episodes or min_steps // experiment.task.horizon or experiment.episodes
-    tasks = held_out_tasks(experiment.task, protocol.tasks)
+        name = "memoryless" if experiment.learner.remembers else "pretrained"
+        rows[name] = pretrained(experiment, run, name, pretrain_iterations, console)
+    rows |= {name: Contestant(agent) for name, agent in agents.items()}
+
+    tasks = held_out_tasks(experiment.task, plan.tasks)
     results: dict[str, MetaTest] = {}
-    for row, state in states.items():
-        console.print(f"testing {row} on {protocol.tasks} held-out tasks")
-        env = experiment.make_env(protocol.tasks, num_episodes, stream=f"evaluation resets {protocol.seed}")
-        seed = stream_seed(protocol.seed, "evaluation actions")
-        results[row] = meta_test(
-            experiment.learner, state, env, tasks, scales=protocol.scales, seed=seed, min_steps=min_steps
+    for name, row in rows.items():
+        console.print(f"testing {name} on {plan.tasks} held-out tasks")
+        results[name] = meta_test(
+            row.agent,
+            row.state,
+            experiment.make_env(plan.tasks, plan.episodes, stream=f"evaluation resets {plan.seed}"),
+            tasks,
+            scales=plan.scales,
+            episodes=plan.trial,
+            greedy=row.greedy,
+            seed=stream_seed(plan.seed, "evaluation actions"),
+            min_steps=plan.min_steps,
         )
-    has_success = experiment.task.spec.has_success
-    record = summarize(experiment, protocol, progress, results, tasks, min_steps=min_steps, has_success=has_success)
-    (run / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n")
-    log_curve(run, results[name])
+    limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
+    record = summarize(experiment, plan, progress, results, tasks, limits)
+    (run / "evaluation.json").write_text(json.dumps(record) + "\n")
+    log_curve(run, next(iter(results.values())))
     adaptation_figure(record, run / "evaluation.png")
-    console.print(table(experiment, results, has_success=has_success))
+    console.print(table(experiment, plan, results, limits))
     console.print(f"raw returns: {run / 'evaluation.json'} · picture: {run / 'evaluation.png'}")
     return results
+
+
+def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contestant]:
+    """The learner as trained, with sampled (and, where it remembers, greedy) actions; and before training."""
+    learner = experiment.learner
+    name = type(learner).__name__
+    rows = {name: Contestant(learner, progress.learner_state)}
+    if learner.remembers:
+        rows[f"{name}, greedy"] = Contestant(learner, progress.learner_state, greedy=True)
+    rows["untrained"] = Contestant(learner, fresh_progress(experiment).learner_state)
+    return rows
 
 
 def fresh_progress(experiment: Experiment) -> Progress:
@@ -110,108 +141,23 @@ def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]
     return progress
 
 
-def pretrained_state(experiment: Experiment, run: Path, iterations: int, console: Console) -> Any:
-    """The policy that earns most on average over tasks: the same learner without inner steps, trained as long."""
-    learner = replace(experiment.learner, adapt_steps=0)
+def pretrained(experiment: Experiment, run: Path, name: str, iterations: int, console: Console) -> Contestant:
+    """The same learner trained without adaptation, as long; it is tested like the run's own learner."""
+    learner = experiment.learner.without_adaptation()
     joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0)
-    folder = run / PRETRAINED
+    folder = run / name
     if not folder.exists():
-        create_run(joint, run, PRETRAINED)
-    console.print(f"training the comparison without inner steps for {iterations} iterations ({folder})")
+        create_run(joint, run, name)
+    console.print(f"training the comparison without adaptation for {iterations} iterations ({folder})")
     code = execute(joint, folder, console=console)
     if code:
         raise SystemExit(code)
-    return load_progress(joint, folder, console.print).learner_state
-
-
-def summarize(
-    experiment: Experiment,
-    protocol: Protocol,
-    progress: Progress,
-    results: dict[str, MetaTest],
-    tasks: torch.Tensor,
-    *,
-    min_steps: int,
-    has_success: bool,
-) -> dict[str, Any]:
-    """Everything a reader needs to recompute or doubt a number."""
-    reference = published(experiment.task)
-    rows = {row: row_record(result, has_success=has_success) for row, result in results.items()}
-    own = rows.pop(type(experiment.learner).__name__)
-    return {
-        "protocol": {
-            "task": experiment.task.name,
-            "preset": experiment.preset,
-            "algorithm": type(experiment.learner).__name__,
-            "num_tasks": protocol.tasks,
-            "num_episodes": results[next(iter(results))].returns.shape[2],
-            "min_steps_per_adaptation": min_steps,
-            "inner_lr": experiment.learner.inner_lr,
-            "inner_lr_learned": experiment.learner.learn_inner_lr,
-            "step_size_scales": protocol.scales,
-            "actions": "sampled",
-            "success": "at any step of an episode",
-            "checkpoint": "newest",
-            "iterations": progress.iteration,
-            "env_steps": progress.env_steps,
-            "task_seed": HELD_OUT_SEED if experiment.task.published_tasks(1) is None else "published tasks",
-            "seed": protocol.seed,
-            "layout": "[task][adaptation step][episode]",
-        },
-        **own,
-        "comparisons": rows,
-        "published": None if reference is None else reference._asdict(),
-        "tasks": tasks.tolist(),
-        "experiment": to_json(experiment),
-        "versions": versions(),
-    }
-
-
-def row_record(result: MetaTest, *, has_success: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "returns": result.returns.tolist(),
-        "mean": [e._asdict() for e in estimates(result, iqm=False)],
-        "iqm": [e._asdict() for e in estimates(result, iqm=True)],
-    }
-    if has_success:
-        record["successes"] = result.successes.tolist()
-    return record
-
-
-def estimates(result: MetaTest, *, iqm: bool) -> list[Estimate]:
-    """One estimate an adaptation step, over the tasks' mean returns."""
-    scores = result.returns.double().mean(2).cpu().numpy()
-    return [estimate(scores[:, step], iqm=iqm) for step in range(scores.shape[1])]
+    state = load_progress(joint, folder, console.print).learner_state
+    return Contestant(learner if learner.remembers else experiment.learner, state)
 
 
 def log_curve(run: Path, result: MetaTest) -> None:
-    """``meta_test/adaptation_curve``: mean return over inner steps, in a TensorBoard run of its own."""
+    """``meta_test/adaptation_curve``: mean return over inner steps or episodes, in a TensorBoard run of its own."""
     with SummaryWriter(str(run / "evaluation")) as writer:
         for step, value in enumerate(result.returns.mean((0, 2))):
             writer.add_scalar("meta_test/adaptation_curve", float(value), step)
-
-
-def table(experiment: Experiment, results: dict[str, MetaTest], *, has_success: bool) -> Table:
-    """Mean, interquartile mean and its 95 % interval over tasks, and the published mean: a line each, by policy."""
-    reference = published(experiment.task)
-    num_steps = next(iter(results.values())).returns.shape[1]
-    found = Table(title=f"{experiment.task.name} ({experiment.preset}): return on held-out tasks")
-    found.add_column("policy")
-    found.add_column("measure")
-    for step in range(num_steps):
-        found.add_column("before" if step == 0 else f"{step} step{'s' if step > 1 else ''}", justify="right")
-    for row, result in results.items():
-        means, middles = estimates(result, iqm=False), estimates(result, iqm=True)
-        spread = result.returns.double().mean(2).std(0, correction=0).tolist()
-        found.add_row(row, "mean", *[f"{e.value:.1f}" for e in means], style="bold")
-        if reference is not None and row in reference.returns:
-            found.add_row("", "published", *[f"{x:.1f}" for x in reference.returns[row][:num_steps]])
-        found.add_row("", "sd over tasks", *[f"{x:.1f}" for x in spread])
-        found.add_row("", "IQM", *[f"{e.value:.1f}" for e in middles])
-        found.add_row("", "95 % of IQM", *[f"{e.low:.1f} .. {e.high:.1f}" for e in middles])
-        if has_success:
-            found.add_row("", "success", *[f"{x:.0%}" for x in result.successes.double().mean((0, 2)).tolist()])
-        found.add_section()
-    if reference is not None:
-        found.caption = f"published: {reference.source}"
-    return found

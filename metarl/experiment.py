@@ -77,12 +77,23 @@ class Experiment(Generic[TaskT, LearnerT]):
             )
         if self.seed == HELD_OUT_SEED:
             raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        annealed = getattr(self.learner, "anneal_updates", 0)  # of learners that have a schedule
+        if 0 < annealed < self.iterations:
+            raise BadField(
+                f"iterations is {self.iterations}: the learning rate reaches zero after anneal_updates ({annealed}), "
+                "raise that, too, or use 0 for none"
+            )
         if self.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", self.device):
             raise BadField(f"device is {self.device!r}: use cpu, cuda or cuda:0")
         if self.device != "cpu" and not torch.cuda.is_available():
             raise BadField(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
         if self.physics not in ENGINES:
             raise BadField(f"physics is {self.physics!r}: use one of {', '.join(ENGINES)}")
+
+    @property
+    def episodes_per_env(self) -> int:
+        """Consecutive episodes of a world in a batch: the length of a trial, for a learner that remembers."""
+        return self.episodes // self.num_envs
 
     def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
         """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""

@@ -21,7 +21,14 @@ def ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> F
 
 def clipped_ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch, clip: float) -> Float[Tensor, ""]:
     """PPO's surrogate (Schulman et al. 2017, equation 7): pessimistic outside [1 - clip, 1 + clip]."""
-    ratio = likelihood_ratio(policy, params, batch)
+    return clipped_surrogate_loss(policy(params, batch.obs).log_prob(batch.action), batch, clip)
+
+
+def clipped_surrogate_loss(
+    log_prob: Float[Tensor, "*task env time"], batch: TrajectoryBatch, clip: float
+) -> Float[Tensor, ""]:
+    """:func:`clipped_ratio_loss`, given log π(a|s) of the batch's actions."""
+    ratio = (log_prob - batch.log_prob).exp()
     surrogate = torch.minimum(ratio * batch.advantage, ratio.clamp(1 - clip, 1 + clip) * batch.advantage)
     return -mean_over(surrogate, batch.valid)
 
@@ -35,6 +42,6 @@ def likelihood_ratio(policy: GaussianMLP, params: Params, batch: TrajectoryBatch
     return (policy(params, batch.obs).log_prob(batch.action) - batch.log_prob).exp()
 
 
-def mean_over(x: Float[Tensor, "env time"], valid: Bool[Tensor, "env time"]) -> Float[Tensor, ""]:
+def mean_over(x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"]) -> Float[Tensor, ""]:
     """The mean over valid steps; 0 where there is none."""
-    return (x * valid).sum() / valid.sum().clamp(min=1)
+    return x.where(valid, 0.0).sum() / valid.sum().clamp(min=1)

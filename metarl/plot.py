@@ -16,22 +16,26 @@ COLORS = mpl.color_sequences["tab10"]
 
 
 def adaptation_figure(record: dict[str, Any], path: Path) -> None:
-    """Return after 0, 1, 2 ... inner steps, of ``evaluation.json``'s content; bands are 95 % intervals over tasks."""
+    """Return by inner step or episode, of ``evaluation.json``'s content; bands are 95 % intervals over tasks."""
     protocol = record["protocol"]
+    by_gradient, num_steps = bool(protocol["step_size_scales"]), len(protocol["steps"])
+    first = 0 if by_gradient else 1  # episodes count from 1
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     rows = {protocol["algorithm"]: record, **record["comparisons"]}
+    marker = "o" if num_steps <= 10 else ""
     for color, (name, row) in zip(COLORS, rows.items(), strict=False):
         mean = [e["value"] for e in row["mean"]]
-        steps = range(len(mean))
-        axes.plot(steps, mean, "o-", color=color, label=name)
+        steps = range(first, first + num_steps)
+        axes.plot(steps, mean, marker=marker, color=color, label=name)
         low, high = [e["low"] for e in row["mean"]], [e["high"] for e in row["mean"]]
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        published = (record["published"] or {"returns": {}})["returns"].get(name)
+        published = (record["published"] or {"returns": {}})["returns"].get(name) if by_gradient else None
         if published is not None:
             axes.plot(steps, published[: len(mean)], "x--", color=color, alpha=0.7, label=f"{name}, published")
-    axes.set_xticks(range(len(protocol["step_size_scales"]) + 1))
-    axes.set_xlabel("inner gradient steps")
+    if num_steps <= 10:
+        axes.set_xticks(range(first, first + num_steps))
+    axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
     axes.set_ylabel("return")
     axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)
     _finish(axes)

@@ -57,3 +57,58 @@ def published(task: TaskDistribution) -> Published | None:
     """What was reported on exactly this definition of the task, if anything."""
     names = (name for name, preset in type(task).presets.items() if preset == task)
     return next((PUBLISHED[task.name, name] for name in names if (task.name, name) in PUBLISHED), None)
+
+
+class PublishedTrial(NamedTuple):
+    """Mean total return of a trial, by method."""
+
+    source: str
+    returns: dict[str, float]
+
+
+DUAN_2016 = "Duan et al. 2016 (RL²), tables 1 and 2, as transcribed in lucaslingle/pytorch_rl2"
+
+BANDIT_ROWS = (
+    "random",
+    "Gittins index",
+    "Thompson sampling",
+    "OTS (May 2012)",
+    "UCB1",
+    "epsilon-greedy",
+    "greedy",
+    "RL2",
+)
+BANDITS: dict[tuple[int, int], tuple[float, ...]] = {
+    (10, 5): (5.0, 6.6, 5.7, 6.5, 6.7, 6.6, 6.6, 6.7),
+    (10, 10): (5.0, 6.6, 5.5, 6.2, 6.7, 6.6, 6.6, 6.7),
+    (10, 50): (5.1, 6.5, 5.2, 5.5, 6.6, 6.5, 6.5, 6.8),
+    (100, 5): (49.9, 78.3, 74.7, 77.9, 78.0, 75.4, 74.8, 78.7),
+    (100, 10): (49.9, 82.8, 76.7, 81.4, 82.4, 77.4, 77.1, 83.5),
+    (100, 50): (49.8, 85.2, 64.5, 67.7, 84.3, 78.3, 78.0, 84.9),
+    (500, 5): (249.8, 405.8, 402.0, 406.7, 405.8, 388.2, 380.6, 401.6),
+    (500, 10): (249.0, 437.8, 429.5, 438.9, 437.1, 408.0, 395.0, 432.5),
+    (500, 50): (249.6, 463.7, 427.2, 437.6, 457.6, 413.6, 402.8, 438.9),
+}
+"""By pulls and arms; the paper does not define its OTS."""
+
+MDP_ROWS = ("random", "PSRL", "OPSRL", "UCRL2", "BEB", "epsilon-greedy", "greedy", "RL2")
+MDPS: dict[int, tuple[float, ...]] = {
+    10: (100.1, 138.1, 144.1, 146.6, 150.2, 132.8, 134.8, 156.2),
+    25: (250.2, 408.8, 425.2, 424.1, 427.8, 377.3, 368.8, 445.7),
+    50: (499.7, 904.4, 930.7, 918.9, 917.8, 823.3, 769.3, 936.1),
+    75: (749.9, 1417.1, 1449.2, 1427.6, 1422.6, 1293.9, 1172.9, 1428.8),
+    100: (999.4, 1939.5, 1973.9, 1942.1, 1935.1, 1778.2, 1578.5, 1913.7),
+}
+"""By episodes."""
+
+
+def published_trial(task: TaskDistribution, episodes: int) -> PublishedTrial | None:
+    """What was reported on trials of so many episodes of exactly this definition of the task, if anything."""
+    if task not in type(task).presets.values():
+        return None
+    if task.name == "bandit" and (episodes, task.spec.action_dim) in BANDITS:
+        values = BANDITS[episodes, task.spec.action_dim]
+        return PublishedTrial(DUAN_2016, dict(zip(BANDIT_ROWS, values, strict=True)))
+    if task.name == "tabular_mdp" and episodes in MDPS:
+        return PublishedTrial(DUAN_2016, dict(zip(MDP_ROWS, MDPS[episodes], strict=True)))
+    return None

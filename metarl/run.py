@@ -86,7 +86,7 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
                 env,
                 progress,
                 iterations=experiment.iterations,
-                episodes=experiment.episodes // experiment.num_envs,
+                episodes=experiment.episodes_per_env,
                 begin=recording.begin,
                 log=recording.log,
             )
@@ -176,17 +176,27 @@ def prepare_process(num_threads: int) -> None:
 
 
 def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
-    """Mean return on held-out tasks after 0, 1 ... inner steps; draws from streams of its own."""
+    """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
     learner, num_tasks = experiment.learner, experiment.eval_tasks
     env = experiment.make_env(num_tasks, experiment.num_envs, stream="meta-test resets")
-    tasks = held_out_tasks(experiment.task, num_tasks)
-    seed = stream_seed(experiment.seed, "meta-test", progress.iteration)
-    scales = [1.0] * max(1, learner.adapt_steps)
-    result = meta_test(learner, progress.learner_state, env, tasks, scales=scales, seed=seed)
-    metrics = {f"meta_test/return_step_{k}": float(x) for k, x in enumerate(result.returns.mean((0, 2)))}
+    result = meta_test(
+        learner,
+        progress.learner_state,
+        env,
+        held_out_tasks(experiment.task, num_tasks),
+        scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
+        episodes=experiment.episodes_per_env if learner.remembers else 1,
+        seed=stream_seed(experiment.seed, "meta-test", progress.iteration),
+    )
+    returns, successes = result.returns.mean((0, 2)), result.successes.float().mean((0, 2))
+    if learner.remembers:
+        steps = {"episode_first": 0, "episode_last": -1}
+        metrics = {"meta_test/return_trial": float(returns.sum())}
+    else:
+        steps, metrics = {f"step_{k}": k for k in range(len(returns))}, {}
+    metrics |= {f"meta_test/return_{name}": float(returns[k]) for name, k in steps.items()}
     if env.spec.has_success:
-        means = result.successes.float().mean((0, 2))
-        metrics |= {f"meta_test/success_step_{k}": float(x) for k, x in enumerate(means)}
+        metrics |= {f"meta_test/success_{name}": float(successes[k]) for name, k in steps.items()}
     return metrics
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from envs.api import EnvSpec, TaskEnv
 from metarl.checkpoint import CheckpointError
@@ -51,8 +52,8 @@ def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
         state = type(template)(**content["learner"])
         _require_shapes(template.meta, state.meta)
         device = next(iter(template.meta.values())).device
-        moved = {name: value.to(device) for name, value in state.meta.items()}
-        progress.learner_state = state._replace(meta=moved)
+        moved = {name: tree_map_only(torch.Tensor, lambda x: x.to(device), x) for name, x in state._asdict().items()}
+        progress.learner_state = state._replace(**moved)
         progress.iteration, progress.env_steps = int(content["iteration"]), int(content["env_steps"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint is of another experiment: {error!r}") from error

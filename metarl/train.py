@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from envs.api import TaskDistribution, TaskEnv
-from metarl.evaluate import episode_returns
+from metarl.evaluate import by_episode
 from metarl.rollout import rollout
 from metarl.types import MetaLearner, Metrics, TrajectoryBatch
 
@@ -64,16 +64,26 @@ def train(
         num_steps = sum(int(batch.valid.sum()) for batch in batches)
         progress.iteration += 1
         progress.env_steps += num_steps
-        log(metrics | returns_per_step(batches, episodes) | speed(num_steps, clock.seconds) | diverged(env))
+        log(metrics | returns(batches, episodes) | speed(num_steps, clock.seconds) | diverged(env))
 
 
-def returns_per_step(batches: list[TrajectoryBatch], episodes: int) -> Metrics:
-    """Mean undiscounted return of an episode before adaptation, after each inner step, and the gain overall."""
-    returns = [episode_returns(batch).mean().item() / episodes for batch in batches]
-    metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(returns)}
-    metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = returns[0], returns[-1]
-    metrics["meta_train/adaptation_gain"] = returns[-1] - returns[0]
-    metrics["meta_train/success_post"] = (batches[-1].success & batches[-1].valid).any(-1).float().mean().item()
+def returns(batches: list[TrajectoryBatch], episodes: int) -> Metrics:
+    """Mean undiscounted return of an episode as the learner adapts, its gain overall, and the success at the end.
+
+    Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
+    """
+    means = torch.stack([by_episode(batch, batch.reward, episodes).mean((0, 2)) for batch in batches])
+    success = by_episode(batches[-1], batches[-1].success.float(), episodes) > 0
+    if len(batches) > 1:
+        steps = means.mean(1).tolist()
+        metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(steps)}
+    else:
+        steps = means[0].tolist()
+        metrics = {"meta_train/return_trial": sum(steps)}
+        success = success[:, -1:]
+    metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = steps[0], steps[-1]
+    metrics["meta_train/adaptation_gain"] = steps[-1] - steps[0]
+    metrics["meta_train/success_post"] = success.float().mean().item()
     return metrics
 
 

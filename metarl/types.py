@@ -63,23 +63,35 @@ State = TypeVar("State")
 
 
 @runtime_checkable
-class MetaLearner(Protocol[State]):
-    """An algorithm: its hyperparameters, and these pure functions of them."""
+class Agent(Protocol):
+    """What can be tested: something that acts, and may remember."""
 
-    @property
-    def adapt_steps(self) -> int:
-        """Inner steps; 0 for a learner that adapts through memory."""
-
-    def init(self, spec: EnvSpec, generator: torch.Generator) -> State:
-        """Meta-parameters and optimizer state before training."""
-
-    def actor(self, state: State, num_tasks: int) -> Actor:
+    def actor(self, state: Any, num_tasks: int) -> Actor:
         """What acts before any experience of the task."""
 
     def act(
         self, actor: Actor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, Actor]:
         """Samples an action; returns it, the distribution it came from, and the actor with its new memory."""
+
+
+@runtime_checkable
+class MetaLearner(Agent, Protocol[State]):
+    """An algorithm: its hyperparameters, and these pure functions of them."""
+
+    @property
+    def adapt_steps(self) -> int:
+        """Inner steps; 0 for a learner that adapts through memory."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it adapts through memory, from episode to episode of a trial."""
+
+    def without_adaptation(self) -> "MetaLearner":
+        """The learner to compare with: the same one, trained on all tasks jointly without adapting."""
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> State:
+        """Meta-parameters and optimizer state before training."""
 
     def credit(self, state: State, batch: TrajectoryBatch) -> TrajectoryBatch:
         """Fills ``advantage`` and ``target``."""

@@ -1,9 +1,10 @@
-"""A video of one held-out task: an episode before adaptation beside one after it."""
+"""A video of one held-out task: an episode before adaptation beside one after it, or the first beside the last."""
 
 import math
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,6 @@ import numpy as np
 import torch
 from imageio.plugins.ffmpeg import get_exe
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -22,16 +21,18 @@ from torch import Tensor
 from metarl.evaluate import held_out_tasks
 from metarl.evaluate_run import load_progress
 from metarl.experiment import Experiment, load_experiment
-from metarl.gl import Bodies, Picture
+from metarl.gl import Picture
 from metarl.rollout import rollout
+from metarl.scenes import FAINT, INK, PAPER, Scene, find_scene
 from metarl.streams import stream
+from metarl.types import TrajectoryBatch
 
 WIDTH, HEIGHT = 480, 400  # pixels of a panel
 HEADER, MARGIN, DIVIDER = 68, 14, 4  # pixels; the header is a line about the video and one about each panel
-INK, FAINT, GRID, PAPER, ACCENT = "#1b1b1b", "#707070", "#e6e6e6", "#ffffff", "#c8553d"
 FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size=16)
 MAX_FPS = 50.0
 HOLD = 1.0  # seconds that the last frame stays
+SHORT = 5  # numbers; a task parameter of more is not written out
 GIF_BYTES, GIF_SECONDS = 2_000_000, 10.0
 GIF_SIZES = ((20.0, 800), (12.5, 640), (10.0, 480), (5.0, 320))  # frames a second and width, until it fits
 
@@ -42,7 +43,8 @@ class Episode(NamedTuple):
     label: str
     """Whose episode it is, for the reader."""
     states: NDArray[np.float64]
-    """What a scene draws [state, ...]: qpos before each step, or the observations along the way."""
+    """What a scene draws [state, ...], see :class:`metarl.scenes.Scene`; of bodies one before each step, else also the
+    last."""
     returns: NDArray[np.float64]
     """Sum of the rewards so far: 0, then after each step."""
 
@@ -58,12 +60,14 @@ def render_run(
     """Films one held-out task with a run's newest checkpoint: before adaptation (left) and after it (right).
 
     Both episodes are those of world 0 in the very batches that adaptation plays, by the sampled policy, whose
-    returns training and evaluation report. MuJoCo tasks play in real time, or at half speed where an episode
-    lasts less than 3 simulated seconds; others play 20 steps a second. The GIF has at most 2 MB and 10 s.
+    returns training and evaluation report; of a learner that remembers, the first and the last of one trial, or its
+    halves where an episode is a single step. MuJoCo tasks play in real time, or at half speed where an episode lasts
+    less than 3 simulated seconds; others play 20 steps a second, or slower. The GIF has at most 2 MB and 10 s.
 
     Args:
         task_index: which of the run's held-out tasks.
-        adapt_steps: inner steps between the two episodes; by default the learner's own, at least 1.
+        adapt_steps: inner steps between the two episodes, at least 1; or the number of the last episode, at least 2.
+            By default as many as in training.
         seconds: where the video is cut, in its own time; by default nowhere.
         out: the folder to write to; by default ``videos`` in the run.
 
@@ -77,22 +81,25 @@ def render_run(
     """
     experiment = load_experiment(run)
     tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
-    adapt_steps = max(1, experiment.learner.adapt_steps) if adapt_steps is None else adapt_steps
+    remembers, horizon = experiment.learner.remembers, experiment.task.horizon
+    least, usual = (2, experiment.episodes_per_env) if remembers else (1, experiment.learner.adapt_steps)
+    adapt_steps = max(least, usual) if adapt_steps is None else adapt_steps
     if not 0 <= task_index < len(tasks):
         raise ValueError(f"task_index is {task_index}: use 0 to {len(tasks) - 1}, the held-out tasks of this run")
-    if adapt_steps < 1:
-        raise ValueError(f"adapt_steps is {adapt_steps}: use at least 1")
+    if adapt_steps < least:
+        raise ValueError(f"adapt_steps is {adapt_steps}: use at least {least}")
     if seconds is not None and seconds <= 0:
         raise ValueError(f"seconds is {seconds}: use a positive number")
     task = tasks[task_index]
-    scene = find_scene(experiment, task)
+    scene = find_scene(experiment, task, num_steps=horizon if horizon > 1 else adapt_steps // 2)
 
-    env = experiment.make_env(1, experiment.episodes, stream="video resets")
+    env = experiment.make_env(1, 1 if remembers else experiment.episodes, stream="video resets")
     progress = load_progress(experiment, run, print)
     before, *_, after = record(experiment, progress.learner_state, env, task, adapt_steps)
 
     parameter = ", ".join(f"{value:.3g}" for value in task.flatten().tolist()).replace("-", "−")
-    title = f"{experiment.task.name} · task {task_index} ({parameter}) · {progress.iteration} meta-updates"
+    name = f"task {task_index}" + f" ({parameter})" * (task.numel() <= SHORT)
+    title = f"{experiment.task.name} · {name} · {progress.iteration} meta-updates"
     folder = run / "videos" if out is None else out
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,10 +111,15 @@ def render_run(
 
 
 def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..."], adapt_steps: int) -> list[Episode]:
-    """World 0 before any inner step and after each, adapting as :func:`metarl.evaluate.meta_test` does."""
+    """World 0 before any inner step and after each, or in each of ``adapt_steps`` episodes of one trial.
+
+    It adapts as :func:`metarl.evaluate.meta_test` does. In place of episodes of a single step, the pulls of a bandit,
+    stand the two halves of the trial.
+    """
     learner = experiment.learner
+    inner_steps, trial = (0, adapt_steps) if learner.remembers else (adapt_steps, 1)
+    halves = experiment.task.horizon == 1 and trial > 1
     generator = stream(experiment.seed, "video actions", device=experiment.device)
-    unit = "gradient step" if learner.adapt_steps else "episode"  # memory adapts as it plays
     physics = getattr(env.worlds, "physics", None)
     poses: list[Tensor] = []
 
@@ -117,72 +129,44 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
         return learner.act(*arguments)
 
     env.set_tasks(task[None])
-    actor, episodes = learner.actor(state, 1), []
-    for step in range(adapt_steps + 1):
+    actor, clips = learner.actor(state, 1), []
+    for step in range(inner_steps + 1):
         poses.clear()
-        batch, actor = rollout(env, act, actor, 1, generator)
-        length = max(1, int(batch.valid[0, 0].sum()))
-        path = torch.cat([batch.obs[0, 0, :length], batch.next_obs[0, 0, length - 1 : length]])
-        states = path if physics is None else torch.stack(poses[:length])
-        rewards = (batch.reward * batch.valid)[0, 0, :length].double().cpu().numpy()
-        label = f"after {step} {unit}{'s' * (step > 1)}" if step else "before adaptation"
-        episodes.append(Episode(label, states.double().cpu().numpy(), np.cumsum([0.0, *rewards])))
-        if step < adapt_steps:
+        batch, actor = rollout(env, act, actor, trial, generator)
+        ended = (batch.terminated | batch.truncated)[0, 0].nonzero()[:trial, 0] + 1
+        borders = [0, trial // 2, trial] if halves else [0, *ended.tolist()]
+        clips += [_clip(batch, poses, begin, end) for begin, end in pairwise(borders)]
+        if step < inner_steps:
             actor = learner.adapt(state, actor, learner.credit(state, batch))
-    return episodes
+    if halves:
+        labels = [f"pulls 1–{trial // 2}", f"pulls {trial // 2 + 1}–{trial}"]
+    elif learner.remembers:
+        labels = [f"episode {k}" for k in range(1, trial + 1)]
+    else:
+        after = [f"after {k} gradient step{'s' * (k > 1)}" for k in range(1, inner_steps + 1)]
+        labels = ["before adaptation", *after]
+    return [Episode(label, *clip) for label, clip in zip(labels, clips, strict=True)]
 
 
-class Path2D:
-    """A scene: the way of a point, and the goal that it does not see."""
-
-    steps_per_second = 20.0
-
-    def __init__(self, goal: Float[np.ndarray, " 2"]) -> None:
-        self._goal = goal
-
-    def clock(self, step: int) -> str:
-        return f"step {step}"
-
-    def panels(
-        self, episodes: Sequence[NDArray[np.float64]], steps: Sequence[int], width: int, height: int
-    ) -> Iterator[list[Picture]]:
-        """Draws positions [state, 2] of each episode, all on one scale."""
-        low, high = (f([*np.concatenate(episodes), self._goal], axis=0) for f in (np.min, np.max))
-        center, reach = (low + high) / 2, 0.55 * (high - low).max()
-        figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-        canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.1, 0.08, 0.86, 0.89), aspect="equal")
-        axes.set(xlim=center[0] + [-reach, reach], ylim=center[1] + [-reach, reach])
-        axes.grid(color=GRID)
-        axes.set_axisbelow(True)
-        axes.plot(*self._goal, "*", color=ACCENT, markersize=18, markeredgewidth=0)
-        (trail,) = axes.plot([], [], color=INK, linewidth=1.5, alpha=0.6)
-        (start,) = axes.plot([], [], "o", color=PAPER, markeredgecolor=FAINT, markersize=8)
-        (point,) = axes.plot([], [], "o", color=INK, markersize=8)
-        for step in steps:
-            pictures = []
-            for path in episodes:
-                past = path[: step + 1]
-                trail.set_data(*past.T)
-                start.set_data(*past[:1].T)
-                point.set_data(*past[-1:].T)
-                canvas.draw()
-                pictures.append(np.array(canvas.buffer_rgba())[:, :, :3])
-            yield pictures
+def _clip(
+    batch: TrajectoryBatch, poses: list[Tensor], begin: int, end: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """States and returns of world 0 from step ``begin`` to before ``end``; a last step that diverged is left out."""
+    end = begin + max(1, int(batch.valid[0, 0, begin:end].sum()))
+    obs, action, reward, valid, next_obs = (
+        x[0, 0, begin:end] for x in (batch.obs, batch.action, batch.reward, batch.valid, batch.next_obs)
+    )
+    reward = reward.where(valid, 0.0)
+    if poses:
+        states = torch.stack(poses[begin:end])
+    else:
+        led = torch.nn.functional.pad(torch.cat([action, reward[:, None]], dim=1), (0, 0, 1, 0))
+        states = torch.cat([torch.cat([obs, next_obs[-1:]]), led], dim=1)
+    returns = np.cumsum([0.0, *reward.double().cpu().numpy()])
+    return states.double().cpu().numpy(), returns
 
 
-def find_scene(experiment: Experiment, task: Float[Tensor, "..."]) -> Bodies | Path2D:
-    """Bodies where the task has a MuJoCo model, a path where it is a point on a plane; else a ValueError."""
-    if hasattr(experiment.task, "model"):
-        return Bodies(experiment.task)
-    if experiment.task.spec.obs_dim == 2 and task.shape == (2,):
-        return Path2D(task.cpu().numpy())
-    raise ValueError(f"task is {experiment.task.name!r}: only MuJoCo tasks and points on a plane can be drawn")
-
-
-def _write_mp4(
-    path: Path, scene: Bodies | Path2D, episodes: Sequence[Episode], title: str, seconds: float | None
-) -> None:
+def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str, seconds: float | None) -> None:
     """Plays the episodes together until the longer one is over, and for a moment shows how they ended."""
     stride = math.ceil(scene.steps_per_second / MAX_FPS)
     fps = scene.steps_per_second / stride

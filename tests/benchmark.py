@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from mujoco import batch
 
+from envs.api import TaskDistribution
+from envs.bandit import Bandit
 from envs.half_cheetah import compile_model
 from envs.half_cheetah_dir import HalfCheetahDir
 from metarl.algorithms.maml import MAML
-from metarl.policies import GaussianMLP
+from metarl.algorithms.rl2 import RL2
+from metarl.policies import GaussianMLP, RecurrentPolicy
 from metarl.rollout import rollout
 from metarl.run import prepare_process
 from metarl.types import TrajectoryBatch
@@ -74,6 +77,39 @@ class MetaIteration:
 
     def update(self) -> None:
         self.learner.update(self.state, self.batches)
+
+
+class RL2Iteration:
+    """One RL² iteration, its parts callable one by one."""
+
+    def __init__(self, task: TaskDistribution, learner: RL2, *, trials: int, episodes: int) -> None:
+        self.learner, self.trials, self.episodes = learner, trials, episodes
+        self.num_steps = trials * episodes * task.horizon
+        self.env = task.make(trials, 1, seed=0)
+        self.generator = torch.Generator().manual_seed(0)
+        self.env.set_tasks(task.sample(trials, self.generator))
+        self.state = learner.init(self.env.spec, self.generator)
+
+    def sample(self) -> None:
+        actor = self.learner.actor(self.state, self.trials)
+        self.batch, _ = rollout(self.env, self.learner.act, actor, self.episodes, self.generator)
+
+    def update(self) -> None:
+        self.learner.update(self.state, [self.learner.credit(self.state, self.batch)])
+
+
+def rl2_iterations() -> dict[str, RL2Iteration]:
+    """Half-cheetah as metaworld-algorithms, garage and varibad were timed at, and bandits by the thousand."""
+    gru = RecurrentPolicy(memory="gru", memory_size=128)
+    half_cheetah = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+    return {
+        "half-cheetah, 64 trials x 2 x 100": RL2Iteration(
+            half_cheetah, RL2(policy=gru, epochs=10), trials=64, episodes=2
+        ),
+        "bandit k5, 1000 trials x 100": RL2Iteration(
+            Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
+        ),
+    }
 
 
 def gymnasium_vector(num_envs: int = 8, num_steps: int = 100) -> Callable[[], None]:
@@ -149,6 +185,17 @@ def main() -> None:
         ratio(lambda i: NUM_STEPS / s["rollout"][i], lambda i: 800 / s["gymnasium"][i]),
         "",
     )
+
+    print("\nRL² iterations: median [fastest, slowest turn] seconds")
+    for name, iteration in rl2_iterations().items():
+        seconds = measure({"sampling": iteration.sample, "update": iteration.update})
+        median = {part: statistics.median(values) for part, values in seconds.items()}
+        total = [a + b for a, b in zip(seconds["sampling"], seconds["update"], strict=True)]
+        rate = iteration.num_steps / median["sampling"]
+        print(
+            f"  {name:<36} {statistics.median(total):.2f} [{min(total):.2f}, {max(total):.2f}]: "
+            f"{median['sampling']:.2f} sampling ({rate:,.0f} env steps/s) + {median['update']:.2f} update"
+        )
 
     large = MetaIteration(num_envs=10 * NUM_ENVS)
     large.sample()

@@ -12,9 +12,10 @@ from envs.api import TaskDistribution
 from envs.half_cheetah_vel import HalfCheetahVel
 from envs.navigation import Navigation
 from metarl.algorithms.maml import MAML, MAMLState
+from metarl.algorithms.rl2 import RL2
 from metarl.evaluate import (
     HELD_OUT_SEED,
-    episode_returns,
+    by_episode,
     estimate,
     held_out_tasks,
     interquartile_mean,
@@ -22,7 +23,7 @@ from metarl.evaluate import (
 )
 from metarl.evaluate_run import Protocol
 from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from metarl.policies import GaussianMLP, RecurrentPolicy
 from metarl.rollout import rollout
 from metarl.streams import stream
 from metarl.types import Params, TrajectoryBatch
@@ -252,7 +253,7 @@ def test_further_episodes_are_for_adaptation_and_not_for_the_returns(min_steps: 
             length = int(ended.int().argmax()) + 1
             earned = batch.reward[task_index, world, :length].sum().item()
             assert result.returns[task_index, 0, world].item() == pytest.approx(earned, rel=1e-5)
-    played_on = not torch.allclose(result.returns[:, 0], episode_returns(batch))
+    played_on = not torch.allclose(result.returns[:, 0], (batch.reward * batch.valid).sum(-1))
     assert played_on == (min_steps > 0)
 
 
@@ -307,10 +308,73 @@ def test_the_policy_tested_is_the_one_that_training_would_have_adapted():
     pre, actor = rollout(env, learner.act, actor, 1, generator)
     actor = learner.adapt(state, actor, learner.credit(state, pre))
     post, _ = rollout(env, learner.act, actor, 1, generator)
-    assert torch.equal(result.returns, torch.stack([episode_returns(pre), episode_returns(post)], dim=1))
+    expected = torch.cat([by_episode(batch, batch.reward, 1) for batch in (pre, post)], dim=1)
+    assert torch.equal(result.returns, expected)
 
 
 def test_the_papers_schedule_halves_the_steps_after_the_first():
-    assert Protocol(steps=3).scales == [1.0, 0.5, 0.5]
-    assert Protocol(steps=3, schedule="constant").scales == [1.0, 1.0, 1.0]
-    assert Protocol(steps=1).scales == [1.0]
+    experiment = Experiment(Navigation(), MAML())
+    assert Protocol(steps=3).plan(experiment).scales == (1.0, 0.5, 0.5)
+    assert Protocol(steps=3, schedule="constant").plan(experiment).scales == (1.0, 1.0, 1.0)
+    assert Protocol(steps=1).plan(experiment).scales == (1.0,)
+
+
+def test_the_defaults_of_a_test_come_from_the_experiment():
+    maml = Protocol().plan(Experiment(Navigation(), MAML()))
+    assert (maml.tasks, maml.scales, maml.trial) == (40, (1.0, 0.5, 0.5), 1)
+    assert (maml.episodes, maml.min_steps) == (40, 4000)  # Finn et al. 2017: 40 episodes of 100 steps
+    assert maml.steps == ["before", "1 step", "2 steps", "3 steps"]
+    rl2 = Protocol().plan(Experiment(Navigation(), RL2(), num_envs=4, episodes=12))
+    assert (rl2.tasks, rl2.scales, rl2.trial, rl2.episodes, rl2.min_steps) == (1000, (), 3, 1, 0)
+    assert rl2.steps == ["episode 1", "episode 2", "episode 3"]
+    assert Protocol(steps=5).plan(Experiment(Navigation(), RL2())).trial == 5
+
+
+def test_returns_are_told_apart_by_episode():
+    """Two worlds of one task; episodes end after steps 2, 3 and 6 (terminated, truncated, terminated).
+
+    World 0: rewards 1 2 | 3 | 4 5 6, so 3, 3 and 15. World 1 the same, but its last three steps are not valid.
+    """
+    reward = torch.arange(1.0, 7.0).expand(1, 2, 6)
+    terminated = torch.tensor([0, 1, 0, 0, 0, 1]).bool().expand(1, 2, 6)
+    truncated = torch.tensor([0, 0, 1, 0, 0, 0]).bool().expand(1, 2, 6)
+    valid = torch.ones(1, 2, 6, dtype=torch.bool)
+    valid[0, 1, 3:] = False
+    blank = torch.zeros(1, 2, 6)
+    batch = TrajectoryBatch(
+        obs=blank.unsqueeze(-1),
+        action=blank.unsqueeze(-1),
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        clock=blank.long(),
+        success=blank.bool(),
+        valid=valid,
+        log_prob=blank,
+        dist=None,
+        next_obs=blank.unsqueeze(-1),
+        advantage=blank,
+        target=blank,
+    )
+    assert by_episode(batch, reward, 3).tolist() == [[[3.0, 3.0], [3.0, 3.0], [15.0, 0.0]]]
+    assert by_episode(batch, reward, 2).tolist() == [[[3.0, 3.0], [3.0, 3.0]]]  # later episodes do not count
+
+
+def test_a_trial_is_one_rollout_and_a_step_an_episode():
+    learner, task = RL2(policy=RecurrentPolicy(memory_size=8)), Navigation(horizon=12)
+    state = learner.init(task.spec, torch.Generator().manual_seed(0))
+    tasks = held_out_tasks(task, NUM_TASKS)
+
+    def play(**options: Any) -> Tensor:
+        env = task.make(NUM_TASKS, NUM_EPISODES, seed=7)
+        return meta_test(learner, state, env, tasks, episodes=3, seed=0, **options).returns
+
+    sampled = play()
+    assert sampled.shape == (NUM_TASKS, 3, NUM_EPISODES)
+    env = task.make(NUM_TASKS, NUM_EPISODES, seed=7)
+    env.set_tasks(tasks)
+    batch, _ = rollout(env, learner.act, learner.actor(state, NUM_TASKS), 3, stream(0, "meta-test actions"))
+    assert torch.equal(sampled, by_episode(batch, batch.reward, 3))
+    greedy = play(greedy=True)
+    assert torch.equal(greedy[..., :1].expand_as(greedy), greedy)  # no noise in actions or resets: all worlds agree
+    assert not torch.equal(sampled[..., :1].expand_as(sampled), sampled)

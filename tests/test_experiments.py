@@ -11,10 +11,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from envs.api import BadField, find_preset
+from metarl.algorithms.maml import MAML
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
 TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "10", "--iterations", "2"]
 TINY += ["--eval-interval", "1", "--eval-tasks", "2"]
+TRIALS = ["--episodes", "4"]  # for RL²: trials of 2 episodes
 
 
 class Finished(NamedTuple):
@@ -45,13 +49,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def test_help_explains_every_option(run: Run, script: str) -> None:
     found = run(script, "--help")
     assert found.code == 0, found.err
-    for option in ("--preset", "--num-tasks", "--inner-lr", "--hidden-sizes", "--resume", "--device"):
+    own = ("--inner-lr", "--hidden-sizes") if script.startswith("maml") else ("--memory-size", "--gae-lambda")
+    for option in ("--preset", "--num-tasks", "--resume", "--device", *own):
         assert option in found.out
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_tiny_run_leaves_a_complete_record(run: Run, script: str, tmp_path: Path) -> None:
-    found = run(script, *TINY, "--name", "tiny")
+    remembers = script.startswith("rl2")
+    found = run(script, *TINY, *(TRIALS if remembers else []), "--name", "tiny")
     assert found.code == 0, found.err + found.out
     folder = tmp_path / "runs" / "tiny"
     versions = json.loads((folder / "versions.json").read_text())
@@ -60,14 +66,13 @@ def test_a_tiny_run_leaves_a_complete_record(run: Run, script: str, tmp_path: Pa
     events = EventAccumulator(str(folder)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"meta_train/return_pre", "meta_train/return_post", "meta_train/adaptation_gain"} <= tags
-    assert {
-        "meta_test/return_step_0",
-        "meta_test/return_step_1",
-        "train/kl",
-        "train/meta_gradient_norm",
-    } <= tags
+    if remembers:
+        assert {"meta_test/return_trial", "meta_test/return_episode_first", "meta_test/return_episode_last"} <= tags
+    else:
+        assert {"meta_test/return_step_0", "meta_test/return_step_1"} <= tags
+    assert {"train/kl", "train/meta_gradient_norm"} <= tags
     assert {"time/env_steps_per_second", "time/sampling_seconds", "time/optimization_seconds"} <= tags
-    # 2 tasks x 2 worlds x 10 steps, before and after each inner step; fewer where episodes end early
+    # 2 tasks x 2 worlds x 10 steps, before and after each inner step or twice a trial; fewer where episodes end early
     steps = [event.step for event in events.Scalars("meta_train/return_pre")]
     assert 0 < steps[0] < steps[1] <= 2 * 160
 
@@ -84,6 +89,17 @@ def test_every_outer_step_and_learned_first_order_rates_train(run: Run, outer: s
     ]
     found = run("maml_navigation.py", *options)
     assert found.code == 0, found.err + found.out
+
+
+def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -> None:
+    found = run("rl2_bandit.py", "--iterations", "1000")
+    assert found.code == 2
+    assert "iterations is 1000: the learning rate reaches zero after anneal_updates (" in found.err
+
+
+def test_maml_refuses_discrete_actions() -> None:
+    with pytest.raises(BadField, match="discrete actions"):
+        MAML().init(find_preset("bandit").spec, torch.Generator())
 
 
 BAD_INPUT = [

@@ -6,7 +6,7 @@ sampling, which E-MAML and ProMP put back. ``adapt_steps=0`` is TRPO (or PPO) on
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -68,7 +68,17 @@ class MAML:
             if not 0 <= getattr(self, name) <= 1:
                 raise BadField(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
 
+    @property
+    def remembers(self) -> bool:
+        return False
+
+    def without_adaptation(self) -> "MAML":
+        """The policy that earns most on average over tasks."""
+        return replace(self, adapt_steps=0)
+
     def init(self, spec: EnvSpec, generator: torch.Generator) -> MAMLState:
+        if spec.discrete:
+            raise BadField("task has discrete actions: MAML's policy is Gaussian, use RL2")
         theta = self.policy.init(spec, generator)
         rates = {LEARNED_RATE + name: torch.full_like(value, self.inner_lr) for name, value in theta.items()}
         meta = theta | rates if self.learn_inner_lr else theta

@@ -1,0 +1,49 @@
+"""RL² on Bernoulli bandits: presets n<pulls>_k<arms>, as in Duan et al. 2016 (table 1).
+
+An episode is one pull, so a trial of n pulls has n episodes. ``metarl evaluate`` prints the bandit algorithms, the
+Bayes-optimal value where it can be computed, and the paper's numbers beside the result.
+"""
+
+from envs.bandit import Bandit
+from metarl.algorithms.rl2 import RL2
+from metarl.experiment import Experiment
+from metarl.policies import RecurrentPolicy
+from metarl.run import Command, main
+
+
+def bandit(pulls: int, arms: int, *, trials: int, iterations: int, memory_size: int = 64) -> Experiment:
+    """Few long trials or many short ones a meta-batch; learning rate and entropy bonus end at zero."""
+    return Experiment(
+        task=Bandit(arms=arms),
+        learner=RL2(
+            policy=RecurrentPolicy(memory="gru", memory_size=memory_size),
+            gae_lambda=0.3,
+            learning_rate=1e-2,
+            epochs=4,
+            minibatches=8,
+            entropy_bonus=0.02,
+            anneal_updates=iterations,
+        ),
+        num_tasks=trials,
+        num_envs=1,
+        episodes=pulls,
+        iterations=iterations,
+        eval_interval=25,
+        eval_tasks=500,
+    )
+
+
+PRESETS = {
+    "n10_k5": bandit(10, 5, trials=1000, iterations=300),
+    "n10_k10": bandit(10, 10, trials=1000, iterations=300),
+    "n10_k50": bandit(10, 50, trials=1000, iterations=300),
+    "n100_k5": bandit(100, 5, trials=500, iterations=300),
+    "n100_k10": bandit(100, 10, trials=500, iterations=300),
+    "n100_k50": bandit(100, 50, trials=500, iterations=500),
+    "n500_k5": bandit(500, 5, trials=200, iterations=300),
+    "n500_k10": bandit(500, 10, trials=200, iterations=300),
+    "n500_k50": bandit(500, 50, trials=200, iterations=300),
+}
+
+if __name__ == "__main__":
+    main(PRESETS, Command[Bandit, RL2])

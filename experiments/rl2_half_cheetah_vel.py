@@ -1,0 +1,41 @@
+"""RL² on half-cheetahs that must run at a goal velocity, two episodes a trial.
+
+The presets name the definition of the task. ``metarl evaluate`` trains a memoryless PPO on the same tasks and steps
+beside it.
+"""
+
+from envs.half_cheetah_vel import HalfCheetahVel
+from metarl.algorithms.rl2 import RL2
+from metarl.experiment import Experiment
+from metarl.policies import RecurrentPolicy
+from metarl.run import Command, main
+
+
+def rl2(preset: str, *, trials: int, episodes: int, iterations: int) -> Experiment:
+    """Learning rate and entropy bonus end at zero."""
+    return Experiment(
+        task=HalfCheetahVel.presets[preset],
+        learner=RL2(
+            policy=RecurrentPolicy(memory="gru", memory_size=128, encoder_sizes=(64,)),
+            gae_lambda=0.95,
+            learning_rate=1e-3,
+            epochs=5,
+            minibatches=4,
+            anneal_updates=iterations,
+        ),
+        num_tasks=trials,
+        num_envs=1,
+        episodes=episodes,
+        iterations=iterations,
+        eval_interval=25,
+        eval_tasks=40,
+    )
+
+
+PRESETS = {
+    "promp": rl2("promp", trials=60, episodes=2, iterations=500),
+    "maml2017": rl2("maml2017", trials=60, episodes=2, iterations=500),
+}
+
+if __name__ == "__main__":
+    main(PRESETS, Command[HalfCheetahVel, RL2])

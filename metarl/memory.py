@@ -1,0 +1,109 @@
+"""What a policy remembers: cells as functions of a parameter dict. One entry of ``MEMORIES`` is one kind of memory.
+
+A memory maps inputs [batch time in] and its state (a pytree with leaves [batch ...]) to outputs [batch time size] and
+the state after the last step, so one call serves a single step of a rollout and a whole trial in the update.
+"""
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.types import Params
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # in the order that torch's kernels take
+
+
+@runtime_checkable
+class Memory(Protocol):
+    sees_history: bool
+    """Whether the policy is fed the previous action, reward and end of episode, besides the observation."""
+
+    def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
+        """Parameters before training, on the generator's device."""
+
+    def empty(self, batch: int, size: int, device: torch.device) -> Any:
+        """The state at the beginning of a trial."""
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "batch time in"], state: Any
+    ) -> tuple[Float[Tensor, "batch time size"], Any]: ...
+
+
+class GRU:
+    """Gated recurrent unit (Cho et al. 2014), the kernel of ``torch.nn.GRU``."""
+
+    sees_history = True
+
+    def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
+        return _recurrent_weights(num_inputs, size, 3, generator)
+
+    def empty(self, batch: int, size: int, device: torch.device) -> Tensor:
+        return torch.zeros(batch, size, device=device)
+
+    def __call__(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        weights = [params[name] for name in WEIGHTS]
+        output, last = torch.gru(x, state.unsqueeze(0), weights, True, 1, 0.0, False, False, True)
+        return output, last.squeeze(0)
+
+
+class LSTM:
+    """Long short-term memory (Hochreiter & Schmidhuber 1997), the kernel of ``torch.nn.LSTM``."""
+
+    sees_history = True
+
+    def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
+        params = _recurrent_weights(num_inputs, size, 4, generator)
+        params["bias_ih"][size : 2 * size] = 1.0  # the forget gate begins open (Jozefowicz et al. 2015)
+        return params
+
+    def empty(self, batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return torch.zeros(batch, size, device=device), torch.zeros(batch, size, device=device)
+
+    def __call__(self, params: Params, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        weights = [params[name] for name in WEIGHTS]
+        before = [part.unsqueeze(0) for part in state]
+        output, hidden, cell = torch.lstm(x, before, weights, True, 1, 0.0, False, False, True)
+        return output, (hidden.squeeze(0), cell.squeeze(0))
+
+
+class Memoryless:
+    """A layer of tanh units that sees the observation alone: RL² without memory is PPO."""
+
+    sees_history = False
+
+    def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
+        return {
+            "weight": orthogonal(size, num_inputs, generator),
+            "bias": torch.zeros(size, device=generator.device),
+        }
+
+    def empty(self, batch: int, size: int, device: torch.device) -> tuple[()]:
+        return ()
+
+    def __call__(self, params: Params, x: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        return torch.tanh(torch.nn.functional.linear(x, params["weight"], params["bias"])), ()
+
+
+MEMORIES: dict[str, Memory] = {"gru": GRU(), "lstm": LSTM(), "none": Memoryless()}
+
+
+def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "rows columns"]:
+    """A matrix with orthonormal rows or columns, whichever are fewer (Saxe et al. 2014)."""
+    weight = torch.empty(rows, columns, device=generator.device)
+    return torch.nn.init.orthogonal_(weight, generator=generator)
+
+
+def _recurrent_weights(num_inputs: int, size: int, num_gates: int, generator: torch.Generator) -> Params:
+    """Glorot-uniform from the inputs, orthogonal from the state, gate by gate; biases zero."""
+    bound = math.sqrt(6 / (num_inputs + size))
+    uniform = torch.rand(num_gates * size, num_inputs, generator=generator, device=generator.device)
+    recurrent = [orthogonal(size, size, generator) for _ in range(num_gates)]
+    return {
+        "weight_ih": (2 * uniform - 1) * bound,
+        "weight_hh": torch.cat(recurrent),
+        "bias_ih": torch.zeros(num_gates * size, device=generator.device),
+        "bias_hh": torch.zeros(num_gates * size, device=generator.device),
+    }
