@@ -1,4 +1,4 @@
-"""The diagonal Gaussian against torch.distributions, and the trap of the clipped action."""
+"""The distributions of actions against torch.distributions, and the trap of the clipped action."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 
 from envs.navigation import Navigation
 from metarl.algorithms.maml import MAML
-from metarl.distributions import DiagGaussian
+from metarl.distributions import Categorical, DiagGaussian, one_hot
 from metarl.rollout import rollout
 
 
@@ -168,3 +168,121 @@ def test_a_rollout_records_the_raw_action_and_its_probability():
     score = batch.action - 0.8  # d/dmu log pi
     assert abs(score.mean().item()) < 5 / math.sqrt(score.numel())
     assert (batch.action.clamp(-1, 1) - 0.8).mean().item() == pytest.approx(-0.29262, abs=0.05)
+
+
+# --- choices -------------------------------------------------------------------------------------
+
+
+def random_choices(*shape: int, seed: int = 0) -> tuple[Categorical, Categorical]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return Categorical.from_logits(logits[0]), Categorical.from_logits(logits[1])
+
+
+def reference_choice(dist: Categorical) -> torch.distributions.OneHotCategorical:
+    return torch.distributions.OneHotCategorical(logits=dist.log_probs)
+
+
+def test_choices_are_those_of_torch():
+    p, q = random_choices(5, 7, 4)
+    for arm in range(4):
+        action = torch.eye(4, dtype=torch.float64)[arm].expand(5, 7, 4)
+        torch.testing.assert_close(p.log_prob(action), reference_choice(p).log_prob(action), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(p.log_prob(action), p.log_probs[..., arm], rtol=0, atol=0)
+    torch.testing.assert_close(p.entropy(), reference_choice(p).entropy(), rtol=1e-12, atol=1e-12)
+    expected = kl_divergence(reference_choice(p), reference_choice(q))
+    torch.testing.assert_close(p.kl(q), expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(p.kl(q), q.kl(p)), "the direction of the divergence cannot be told"
+
+
+def test_three_choices_by_hand():
+    """Logits log 1, log 2, log 5: probabilities 1/8, 1/4, 5/8; entropy 3/8 + 2/4 - 5/8 log2(5/8) bits; and
+    KL to the uniform log 3 - entropy.
+    """
+    dist = Categorical.from_logits(torch.tensor([1.0, 2.0, 5.0]).log() + 7)
+    assert dist.log_probs.exp().tolist() == pytest.approx([0.125, 0.25, 0.625], rel=1e-6)
+    assert dist.mode().tolist() == [0.0, 0.0, 1.0]
+    assert dist.log_prob(torch.tensor([0.0, 1.0, 0.0])).item() == pytest.approx(math.log(0.25), rel=1e-6)
+    entropy = (0.375 + 0.5 - 0.625 * math.log2(0.625)) * math.log(2)
+    assert dist.entropy().item() == pytest.approx(entropy, rel=1e-6)
+    uniform = Categorical.from_logits(torch.zeros(3))
+    assert uniform.entropy().item() == pytest.approx(math.log(3), rel=1e-6)
+    assert dist.kl(uniform).item() == pytest.approx(math.log(3) - entropy, rel=1e-5)
+    assert dist.kl(dist).item() == 0.0
+
+
+def test_choices_are_drawn_with_their_probabilities():
+    """400,000 draws of probabilities .6, .3, .0999, .0001: each within five standard deviations."""
+    probability = torch.tensor([0.6, 0.3, 0.0999, 0.0001])
+    dist = Categorical.from_logits((3 * probability).log().expand(400_000, 4))
+    sample = dist.sample(torch.Generator().manual_seed(0))
+    assert sample.sum(-1).eq(1).all()
+    assert (sample.eq(0) | sample.eq(1)).all()
+    error = (sample.mean(0) - probability).abs()
+    deviation = (probability * (1 - probability) / 400_000).sqrt()
+    assert (error < 5 * deviation).all()
+    assert sample[:, 3].sum() > 0  # 40 expected
+    # negative control: the same noise on probabilities in place of their logarithms is another distribution
+    other = Categorical(probability.expand(400_000, 4)).sample(torch.Generator().manual_seed(0))
+    assert ((other.mean(0) - probability).abs() > 5 * deviation).any()
+
+
+def test_seeds_determine_the_choices_and_draws_are_independent():
+    dist = Categorical.from_logits(torch.zeros(100_000, 2, 2))
+    first, again, other = (dist.sample(torch.Generator().manual_seed(seed))[..., 0] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    for x, y in ((first[:, 0], first[:, 1]), (first[1:, 0], first[:-1, 0])):
+        assert abs(torch.corrcoef(torch.stack([x, y]))[0, 1].item()) < 5 / math.sqrt(100_000)
+
+
+def test_a_uniform_draw_of_exactly_zero_does_no_harm(monkeypatch: pytest.MonkeyPatch):
+    """Its Gumbel noise would be -log(-log 0) = -infinity, and all choices alike the first one: with the same finite
+    noise on each, the most likely is taken.
+    """
+    dist = Categorical.from_logits(torch.tensor([0.2, 0.5, 0.3]).log())
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape))
+    assert dist.sample(torch.Generator()).tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+def test_extreme_logits_stay_finite_with_their_gradients(scale: float):
+    logits = torch.tensor([[scale, 0.0, -scale], [-scale, scale, scale]], requires_grad=True)
+    p, q = Categorical.from_logits(logits), Categorical.from_logits(logits.flip(-1))
+    unlikely = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    for value in (p.entropy(), p.log_prob(p.mode()), p.log_prob(unlikely), p.kl(q)):
+        assert value.isfinite().all()
+        (gradient,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
+        assert gradient.isfinite().all()
+    # the first is certain of its first choice, the second torn between two
+    torch.testing.assert_close(p.entropy(), torch.tensor([0.0, math.log(2)]))
+    sample = Categorical(p.log_probs.detach().expand(1000, 2, 3)).sample(torch.Generator().manual_seed(0))
+    assert sample[:, 0].mean(0).tolist() == [1.0, 0.0, 0.0]
+    assert sample[:, 1, 0].sum() == 0
+    assert abs(sample[:, 1, 1].mean().item() - 0.5) < 5 * 0.5 / math.sqrt(1000)
+
+
+def test_the_score_of_a_choice_averages_to_zero():
+    """sum_a p(a) d/dlogits log p(a) = 0."""
+    logits = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def expected_log_prob(logits: Tensor) -> Tensor:
+        dist = Categorical.from_logits(logits.expand(4, 4))
+        weight = dist.log_probs.detach().exp().diagonal()
+        return (weight * dist.log_prob(torch.eye(4, dtype=torch.float64))).sum()
+
+    assert grad(expected_log_prob)(logits).abs().max() < 1e-15
+
+
+def test_choices_vmap():
+    p, q = random_choices(4, 6, 3)
+    torch.testing.assert_close(vmap(lambda p, q: p.kl(q))(p, q), p.kl(q))
+    torch.testing.assert_close(vmap(lambda p: p.entropy())(p), p.entropy())
+
+
+def test_one_hot_marks_the_first_of_equal_scores():
+    score = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0], [-1.0, -2.0, -1.0], [0.0, -math.inf, 0.5]])
+    expected = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    assert one_hot(score).tolist() == expected
+    assert one_hot(score.double()).dtype == torch.float64
+    assert one_hot(score.expand(2, 4, 3)).tolist() == [expected, expected]

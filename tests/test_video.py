@@ -1,5 +1,6 @@
 """metarl video: what is recorded, what is drawn, and machines that cannot draw."""
 
+import itertools
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,22 @@ import numpy as np
 import pytest
 import torch
 from imageio.plugins.ffmpeg import get_exe
+from PIL import ImageColor
 
+from envs import navigation
+from envs.api import TaskDistribution
+from envs.bandit import Bandit
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.navigation import Navigation
-from metarl import checkpoint, evaluate, gl, video
+from envs.tabular_mdp import TabularMDP
+from metarl import checkpoint, evaluate, gl, scenes, video
 from metarl.algorithms.maml import MAML
+from metarl.algorithms.rl2 import RL2, RL2Actor
 from metarl.experiment import Experiment, create_run
-from metarl.policies import GaussianMLP
+from metarl.policies import GaussianMLP, RecurrentPolicy
 from metarl.run import capture, initial_progress
 from metarl.streams import stream
+from metarl.types import Previous
 
 NAVIGATION = Experiment(
     task=Navigation(variant="corner", horizon=10),
@@ -29,6 +37,9 @@ NAVIGATION = Experiment(
     eval_tasks=3,
 )
 CHEETAH = replace(NAVIGATION, task=HalfCheetahDir(horizon=10, control_cost=0.0))
+REMEMBERING = replace(NAVIGATION, learner=RL2(policy=RecurrentPolicy(memory_size=8)), num_envs=2, episodes=6)
+BANDIT = replace(REMEMBERING, task=Bandit(arms=3), episodes=18)  # trials of 9 pulls
+MDP = replace(REMEMBERING, task=TabularMDP(states=4, actions=3, horizon=5))
 
 
 def make_run(experiment: Experiment, folder: Path) -> Path:
@@ -96,10 +107,83 @@ def test_a_path_ends_where_its_episode_does() -> None:
     experiment = replace(NAVIGATION, task=Navigation(variant="corner", horizon=10, max_step=0.2))
     state = initial_progress(experiment, experiment.task.spec).learner_state
     env = experiment.make_env(1, 4, stream="video resets")
-    for _, path, _ in video.record(experiment, state, env, torch.tensor([2.0, -2.0]), adapt_steps=1):
-        assert path.shape == (11, 2)
-        lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
-        assert (lengths <= 0.2 * 2**0.5 + 1e-6).all()  # a jump to the next start would be no step
+    for _, states, _ in video.record(experiment, state, env, torch.tensor([2.0, -2.0]), adapt_steps=1):
+        assert states.shape == (11, 2 + 2 + 1)
+        moves, actions = np.diff(states[:, :2], axis=0), states[1:, 2:4]
+        np.testing.assert_allclose(moves, 0.2 * actions.clip(-1, 1), atol=1e-6)  # a jump to the next start were no step
+
+
+def test_episodes_are_named_after_what_came_before_them() -> None:
+    assert labels(NAVIGATION, 2) == ["before adaptation", "after 1 gradient step", "after 2 gradient steps"]
+    assert labels(replace(NAVIGATION, learner=replace(MAML(), adapt_steps=0)), 1)[1] == "after 1 gradient step"
+    assert labels(REMEMBERING, 3) == ["episode 1", "episode 2", "episode 3"]
+    assert labels(MDP, 2) == ["episode 1", "episode 2"]
+    assert labels(BANDIT, 9) == ["pulls 1–4", "pulls 5–9"]
+
+
+def labels(experiment: Experiment, adapt_steps: int) -> list[str]:
+    state = initial_progress(experiment, experiment.task.spec).learner_state
+    (task,) = experiment.task.sample(1, stream(0, "tasks"))
+    env = experiment.make_env(1, 1, stream="video resets")
+    return [episode.label for episode in video.record(experiment, state, env, task, adapt_steps)]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Navigation(horizon=20),  # episodes that end early
+        HalfCheetahDir(horizon=10, control_cost=0.0),
+        TabularMDP(states=4, actions=3, horizon=5),
+        Bandit(arms=3),
+    ],
+    ids=lambda task: task.name,
+)
+def test_a_trial_is_filmed_as_it_is_tested(monkeypatch: pytest.MonkeyPatch, task: TaskDistribution) -> None:
+    monkeypatch.setattr(navigation, "GOAL_TOLERANCE", 0.15)
+    experiment = replace(REMEMBERING, task=task)
+    state = initial_progress(experiment, task.spec).learner_state
+    (parameter,) = task.sample(1, stream(5, "tasks"))
+    envs = [experiment.make_env(1, 1, stream="video resets") for _ in range(2)]
+    episodes = video.record(experiment, state, envs[0], parameter, adapt_steps=6)
+    monkeypatch.setattr(evaluate, "stream", lambda *_, **__: stream(experiment.seed, "video actions"))
+    measured = evaluate.meta_test(experiment.learner, state, envs[1], parameter[None], episodes=6, seed=0)
+    expected = measured.returns[0, :, 0].numpy().reshape(len(episodes), -1).sum(1)  # a bandit's by halves
+    np.testing.assert_allclose([episode.returns[-1] for episode in episodes], expected, rtol=1e-5)
+    lengths = [len(episode.returns) - 1 for episode in episodes]
+    assert [len(episode.states) for episode in episodes] == [
+        length + (task.name != "half_cheetah_dir") for length in lengths
+    ]
+    if task.name == "navigation":
+        away = [np.abs(episode.states[:, :2] - parameter.numpy()).max(1) for episode in episodes]
+        assert min(lengths) < max(lengths)
+        for distance, length in zip(away, lengths, strict=True):
+            assert (distance[:-1] >= 0.15).all()
+            assert distance[-1] < 0.15 or length == 20
+    if task.name == "half_cheetah_dir":
+        for episode in episodes:
+            moved = episode.states[:, 0] - episode.states[0, 0]
+            np.testing.assert_allclose(np.abs(episode.returns[:-1]), np.abs(moved) / 0.05, atol=1e-5)
+
+
+def test_memory_is_fed_what_happened_before_the_border_of_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[Previous] = []
+    act = RL2.act
+
+    def spy(learner: RL2, actor: RL2Actor, obs: torch.Tensor, previous: Previous, generator: torch.Generator) -> tuple:
+        assert (actor.memory is None) == (not fed)
+        fed.append(previous)
+        return act(learner, actor, obs, previous, generator)
+
+    monkeypatch.setattr(RL2, "act", spy)
+    state = initial_progress(MDP, MDP.task.spec).learner_state
+    (task,) = MDP.task.sample(1, stream(0, "tasks"))
+    episodes = video.record(MDP, state, MDP.make_env(1, 1, stream="video resets"), task, adapt_steps=3)
+    previous = Previous(*(torch.stack(x)[:, 0, 0] for x in zip(*fed, strict=True)))
+    assert previous.truncated.nonzero().flatten().tolist() == [5, 10]
+    rewards = np.concatenate([np.diff(episode.returns) for episode in episodes])
+    np.testing.assert_allclose(previous.reward, [0.0, *rewards[:-1]], atol=1e-5)
+    actions = np.concatenate([episode.states[1:, 4:7] for episode in episodes])
+    np.testing.assert_array_equal(previous.action, [[0.0] * 3, *actions[:-1]])
 
 
 def test_navigation_is_drawn(tmp_path: Path) -> None:
@@ -109,6 +193,45 @@ def test_navigation_is_drawn(tmp_path: Path) -> None:
     assert gif.stat().st_size < video.GIF_BYTES
     check_film(read_mp4(mp4))
     check_film(imageio.imread(gif))
+
+
+@pytest.mark.parametrize("experiment", [REMEMBERING, BANDIT, MDP], ids=lambda experiment: experiment.task.name)
+def test_trials_are_drawn(tmp_path: Path, experiment: Experiment) -> None:
+    run = make_run(experiment, tmp_path)
+    mp4, gif = video.render_run(run)
+    frames = read_mp4(mp4)
+    check_film(frames)
+    check_film(imageio.imread(gif))
+    num_steps, fps = {"navigation": (10, 20), "bandit": (5, 3), "tabular_mdp": (5, 3)}[experiment.task.name]
+    assert len(frames) == num_steps + 1 + fps  # the last one for a second
+
+
+def test_a_bandit_shows_every_pull() -> None:
+    """Black for each payoff, in the bar of its arm."""
+    pulls = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 1], [1, 1, 0, 0, 1], [1, 0, 0, 1, 0]], float)
+    scene = scenes.find_scene(BANDIT, torch.tensor([0.9, 0.5, 0.1]), num_steps=3)
+    pictures = [picture for (picture,) in scene.panels([pulls], range(4), video.WIDTH, video.HEIGHT)]
+    assert all(picture.shape == (video.HEIGHT, video.WIDTH, 3) for picture in pictures)
+    accent, ink, pale = (
+        [(np.abs(picture - np.array(ImageColor.getrgb(color), float)).max(2) < 3).sum() for picture in pictures]
+        for color in (scenes.ACCENT, scenes.INK, scenes.PALE)
+    )
+    assert ink[0] < ink[1] < ink[2]
+    assert abs(ink[3] - ink[2]) < 200  # the last one paid nothing
+    assert pale[2] - pale[1] < 200 < pale[3] - pale[2]
+    assert accent[0] < accent[1]  # nothing was pulled yet
+
+
+def test_an_mdp_shows_every_step() -> None:
+    states = np.zeros((3, 4 + 3 + 1))
+    states[[0, 1, 2], [0, 2, 2]] = 1
+    states[[1, 2], [4 + 1, 4 + 2]] = 1  # action 1 in state 0, action 2 in state 2
+    scene = scenes.find_scene(MDP, torch.rand(4, 3, 5), num_steps=2)
+    pictures = np.array([p for (p,) in scene.panels([states], range(3), video.WIDTH, video.HEIGHT)], float)
+    changed = [np.argwhere(np.abs(b - a).max(2) > 50)[:, 1] / video.WIDTH for a, b in itertools.pairwise(pictures)]
+    column = 0.71 / 4
+    assert 0.08 < changed[0].min() < 0.1 + column  # the box leaves state 0
+    assert changed[1].max() < 0.1 + 3 * column  # state 2 stays, the last action moves there
 
 
 def test_a_cheetah_is_drawn(tmp_path: Path) -> None:
@@ -147,6 +270,13 @@ def test_bad_options_are_named(tmp_path: Path, options: dict, message: str) -> N
         video.render_run(run, **options)
 
 
-def test_a_task_without_model_or_plane_is_refused() -> None:
-    with pytest.raises(ValueError, match="only MuJoCo tasks and points on a plane"):
-        video.find_scene(NAVIGATION, torch.tensor(1.0))
+def test_a_trial_has_a_last_episode_besides_the_first(tmp_path: Path) -> None:
+    run = make_run(REMEMBERING, tmp_path)
+    with pytest.raises(ValueError, match="adapt_steps is 1: use at least 2"):
+        video.render_run(run, adapt_steps=1)
+
+
+@pytest.mark.parametrize("experiment", [NAVIGATION, BANDIT, MDP], ids=lambda experiment: experiment.task.name)
+def test_a_task_of_another_shape_is_refused(experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match="only MuJoCo tasks, bandits, tabular MDPs and points on a plane"):
+        scenes.find_scene(experiment, torch.tensor(1.0), num_steps=10)
