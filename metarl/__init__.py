@@ -7,11 +7,12 @@ lives in the sister package ``envs``; :func:`metarl.run.main` makes a script of 
 from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.algorithms.rl2 import RL2
 from metarl.baselines import LinearFeatureBaseline
-from metarl.distributions import DiagGaussian
+from metarl.distributions import Categorical, DiagGaussian
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from metarl.policies import GaussianMLP, RecurrentPolicy
 from metarl.rollout import rollout
 from metarl.train import train
 from metarl.types import MetaLearner, Previous, TrajectoryBatch
@@ -20,7 +21,9 @@ __all__ = [
     "ALGORITHMS",
     "MAML",
     "PPO",
+    "RL2",
     "TRPO",
+    "Categorical",
     "DiagGaussian",
     "Experiment",
     "GaussianMLP",
@@ -28,6 +31,7 @@ __all__ = [
     "LinearFeatureBaseline",
     "MetaLearner",
     "Previous",
+    "RecurrentPolicy",
     "TrajectoryBatch",
     "held_out_tasks",
     "meta_test",

@@ -24,13 +24,14 @@ from metarl.video import render_run
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a run on held-out tasks after 0, 1, 2 ... inner steps, beside an untrained and a pretrained policy."""
+    """Test a run on held-out tasks as it adapts, by inner steps or episodes, beside what it is to be compared with."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     protocol: tyro.conf.OmitArgPrefixes[Protocol]
     pretrain_iterations: int | None = None
-    """Iterations of the comparison trained on all tasks jointly; by default as many as the run has; 0: leave it out."""
+    """Iterations of the comparison trained on all tasks jointly without adapting; by default as many as the run has,
+    and none where there are reference agents; 0: leave it out."""
 
     def __call__(self, console: Console) -> None:
         evaluate_run(self.run, self.protocol, pretrain_iterations=self.pretrain_iterations, console=console)
@@ -54,14 +55,15 @@ class Plot:
 
 @dataclass(frozen=True)
 class Video:
-    """Film one held-out task before and after adaptation, side by side."""
+    """Film one held-out task before and after adaptation, or the first and last episode of a trial, side by side."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     task: int = 0
     """Which held-out task."""
     steps: int | None = None
-    """Inner steps before the right-hand picture; by default the learner's."""
+    """Inner steps before the right-hand picture, or the trial's last episode for a learner that remembers; by default as
+    in training."""
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""
 

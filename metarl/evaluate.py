@@ -6,6 +6,7 @@ any step of an episode. Tasks come from a seed of their own, which no training r
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -117,9 +118,21 @@ def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64] | np.
 
 def estimate(scores: NDArray[np.float64], *, iqm: bool, resamples: int = 2000, confidence: float = 0.95) -> Estimate:
     """Mean or interquartile mean of one score a task, with the percentile bootstrap interval over tasks."""
-    statistic = interquartile_mean if iqm else (lambda x: x.mean(-1))
-    rng = np.random.default_rng(0)
-    resampled = scores[rng.integers(len(scores), size=(resamples, len(scores)))]
+    if iqm:
+        value, resampled = interquartile_mean(scores), interquartile_mean(scores[_drawn(len(scores), resamples)])
+    else:
+        value, resampled = scores.mean(), _counts(len(scores), resamples) @ scores / len(scores)
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(statistic(resampled), [tail, 100 - tail])
-    return Estimate(float(statistic(scores)), float(low), float(high))
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _drawn(num_tasks: int, resamples: int) -> NDArray[np.int64]:
+    """Which tasks each resample holds [resample, task]."""
+    return np.random.default_rng(0).integers(num_tasks, size=(resamples, num_tasks))
+
+
+@lru_cache(maxsize=1)
+def _counts(num_tasks: int, resamples: int) -> NDArray[np.float64]:
+    """How often each resample holds a task [resample, task]: the means of many resamples are one product."""
+    return np.stack([np.bincount(row, minlength=num_tasks) for row in _drawn(num_tasks, resamples)]).astype(float)

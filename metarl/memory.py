@@ -10,9 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from metarl.types import Params
 
+HEADS = 4  # of attention
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # in the order that torch's kernels take
 
 
@@ -69,6 +71,57 @@ class LSTM:
         return output, (hidden.squeeze(0), cell.squeeze(0))
 
 
+class Attention:
+    """Causal attention over every step of the trial, after a layer that joins each step with the one before.
+
+    What a step brought (its reward, where it led) arrives as the input of the next one; joined, two inputs make a
+    transition, and attention finds the transitions of the present situation. In the spirit of SNAIL (Mishra et al.
+    2018), which has more layers. The state grows by a key and a value each step; the first pair is zero, which
+    tells how much is remembered at all.
+    """
+
+    sees_history = True
+
+    def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
+        fan_in = {
+            "embed": num_inputs,
+            "join": 2 * size,
+            "query": size,
+            "key": size,
+            "value": size,
+            "output": 2 * size,
+        }
+        weights = {f"{name}.weight": orthogonal(size, columns, generator) for name, columns in fan_in.items()}
+        biased = ("embed", "join", "output")
+        return weights | {f"{name}.bias": torch.zeros(size, device=generator.device) for name in biased}
+
+    def empty(self, batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        nothing = torch.zeros(batch, 1, size, device=device)
+        return nothing, nothing, nothing
+
+    def __call__(
+        self, params: Params, x: Tensor, state: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        last, keys, values = state
+        step = torch.tanh(linear(x, params["embed.weight"], params["embed.bias"]))
+        before = torch.cat([last, step[:, :-1]], dim=1)
+        transition = torch.tanh(linear(torch.cat([step, before], dim=-1), params["join.weight"], params["join.bias"]))
+        keys = torch.cat([keys, linear(transition, params["key.weight"])], dim=1)
+        values = torch.cat([values, linear(transition, params["value.weight"])], dim=1)
+        found = self._attend(linear(step, params["query.weight"]), keys, values)
+        output = torch.tanh(
+            linear(torch.cat([found, transition], dim=-1), params["output.weight"], params["output.bias"])
+        )
+        return output, (step[:, -1:], keys, values)
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Each step looks at itself and all before: [batch time size] from as many or more keys and values."""
+        num_steps, num_keys = query.shape[1], keys.shape[1]
+        mask = torch.ones(num_steps, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_steps)
+        query, keys, values = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (query, keys, values))
+        return scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
 class Memoryless:
     """A layer of tanh units that sees the observation alone: RL² without memory is PPO."""
 
@@ -84,10 +137,10 @@ class Memoryless:
         return ()
 
     def __call__(self, params: Params, x: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
-        return torch.tanh(torch.nn.functional.linear(x, params["weight"], params["bias"])), ()
+        return torch.tanh(linear(x, params["weight"], params["bias"])), ()
 
 
-MEMORIES: dict[str, Memory] = {"gru": GRU(), "lstm": LSTM(), "none": Memoryless()}
+MEMORIES: dict[str, Memory] = {"gru": GRU(), "lstm": LSTM(), "attention": Attention(), "none": Memoryless()}
 
 
 def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "rows columns"]:

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from envs.api import BadField, EnvSpec
 from metarl.distributions import Categorical, DiagGaussian
-from metarl.memory import MEMORIES, orthogonal
+from metarl.memory import HEADS, MEMORIES, orthogonal
 from metarl.types import Params
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
@@ -74,8 +74,9 @@ class ActorCritic(NamedTuple):
 class RecurrentPolicy:
     """Encoder, memory, and two linear heads on it: action distribution and value (Duan et al. 2016, figure 1)."""
 
-    memory: Literal["gru", "lstm", "none"] = "gru"
-    """Cell; none sees the observation alone and remembers nothing."""
+    memory: Literal["gru", "lstm", "attention", "none"] = "gru"
+    """What remembers: a recurrent cell, attention over all steps of the trial, or nothing (the policy then sees the
+    observation alone)."""
     memory_size: int = 128
     """Units of the memory."""
     encoder_sizes: tuple[int, ...] = ()
@@ -88,6 +89,8 @@ class RecurrentPolicy:
     def __post_init__(self) -> None:
         if self.memory_size < 1:
             raise BadField(f"memory_size is {self.memory_size}: use at least 1 unit")
+        if self.memory == "attention" and self.memory_size % HEADS:
+            raise BadField(f"memory_size is {self.memory_size}: use a multiple of attention's {HEADS} heads")
         if any(size < 1 for size in self.encoder_sizes):
             raise BadField(f"encoder_sizes is {self.encoder_sizes}: every layer needs at least 1 unit")
         if not 0 < self.min_std <= self.init_std:

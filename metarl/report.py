@@ -70,9 +70,10 @@ def summarize(
             "seed": plan.seed,
             "layout": "[task][adaptation step or episode of the trial][episode or trial]",
         },
-        **row_record(results[own], task.spec.has_success, raw=True),
+        **row_record(plan, results[own], task.spec.has_success, raw=True),
         "comparisons": {
-            row: row_record(results[row], task.spec.has_success, raw=plan.trial <= LONGEST_CURVE) for row in others
+            row: row_record(plan, results[row], task.spec.has_success, raw=plan.trial <= LONGEST_CURVE)
+            for row in others
         },
         "bounds": limits,
         "published": None if reference is None else reference._asdict(),
@@ -82,12 +83,12 @@ def summarize(
     }
 
 
-def row_record(result: MetaTest, has_success: bool, *, raw: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "mean": [e._asdict() for e in estimates(result, iqm=False)],
-        "iqm": [e._asdict() for e in estimates(result, iqm=True)],
-        "trial": trial_estimate(result)._asdict(),
-    }
+def row_record(plan: Plan, result: MetaTest, has_success: bool, *, raw: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {"mean": [e._asdict() for e in estimates(result, iqm=False)]}
+    if plan.scales:
+        record["iqm"] = [e._asdict() for e in estimates(result, iqm=True)]
+    else:
+        record["trial"] = trial_estimate(result)._asdict()
     if raw:
         record["returns"] = result.returns.tolist()
     if raw and has_success:
@@ -142,16 +143,16 @@ def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dic
 def _fill_by_trial(
     found: Table, experiment: Experiment, plan: Plan, results: dict[str, MetaTest], limits: dict[str, float]
 ) -> None:
-    """Mean return of a trial with its 95 % interval, of its first and its last episodes: a line each policy."""
+    """Mean return of a trial and half its 95 % interval, and of its first and last episodes: a line each policy."""
     reference = published_trial(experiment.task, plan.trial)
-    shown = list(range(plan.trial)) if plan.trial <= 4 else [0, 1, plan.trial // 2, plan.trial - 1]
+    shown = list(range(plan.trial)) if plan.trial <= 3 else [0, plan.trial - 1]
     has_success = experiment.task.spec.has_success
-    columns = ["trial", "95 %", *(["published"] if reference else []), *(plan.steps[k] for k in shown)]
+    columns = ["trial", *(["published"] if reference else []), *(plan.steps[k] for k in shown)]
     for column in [*columns, *(["success in the last"] if has_success else [])]:
         found.add_column(column, justify="right")
     for row, result in results.items():
         trial = trial_estimate(result)
-        cells = [f"{trial.value:.2f}", f"{trial.low:.2f} .. {trial.high:.2f}"]
+        cells = [f"{trial.value:.2f} ± {(trial.high - trial.low) / 2:.2f}"]
         if reference is not None:
             cells.append(f"{reference.returns[row]:.1f}" if row in reference.returns else "")
         cells += [f"{result.returns[:, k].mean():.2f}" for k in shown]
@@ -160,6 +161,6 @@ def _fill_by_trial(
         found.add_row(row, *cells, style="bold" if row == next(iter(results)) else None)
     found.add_section()
     for name, value in limits.items():
-        found.add_row(name, f"{value:.2f}", "bound")
+        found.add_row(f"bound: {name}", f"{value:.2f}")
     if reference is not None:
         found.caption = f"published: {reference.source}"

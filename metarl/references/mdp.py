@@ -92,11 +92,10 @@ class MDPAgent(ABC):
 def empty(obs: Float[Tensor, "task env state"], actions: int, horizon: int) -> Memory:
     """Nothing seen yet."""
     batch, states = obs.shape[:2], obs.shape[2]
-    zeros = obs.new_zeros(*batch, states, actions)
     return Memory(
         transitions=obs.new_zeros(*batch, states, actions, states),
-        reward=zeros,
-        visits=zeros,
+        reward=obs.new_zeros(*batch, states, actions),
+        visits=obs.new_zeros(*batch, states, actions),
         state=torch.zeros_like(obs),
         episode=torch.zeros(batch, dtype=torch.int64, device=obs.device),
         clock=torch.zeros(batch, dtype=torch.int64, device=obs.device),
