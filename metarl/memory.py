@@ -117,7 +117,8 @@ class Attention:
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Each step looks at itself and all before: [batch time size] from as many or more keys and values."""
         num_steps, num_keys = query.shape[1], keys.shape[1]
-        mask = torch.ones(num_steps, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_steps)
+        seen = torch.ones(num_steps, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_steps)
+        mask = seen if num_steps > 1 else None  # a single step sees everything
         query, keys, values = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (query, keys, values))
         return scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
 
