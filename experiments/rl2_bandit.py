@@ -11,14 +11,18 @@ from metarl.policies import RecurrentPolicy
 from metarl.run import Command, main
 
 
-def bandit(pulls: int, arms: int, *, trials: int, iterations: int, memory_size: int = 64) -> Experiment:
-    """Few long trials or many short ones a meta-batch; learning rate and entropy bonus end at zero."""
+def bandit(pulls: int, arms: int, *, trials: int, iterations: int) -> Experiment:
+    """A GRU learns short trials, where a wasted pull shows, as well as attention and faster; long ones less well.
+
+    Learning rate and entropy bonus end at zero.
+    """
+    short = pulls <= 10
     return Experiment(
         task=Bandit(arms=arms),
         learner=RL2(
-            policy=RecurrentPolicy(memory="gru", memory_size=memory_size),
+            policy=RecurrentPolicy(memory="gru" if short else "attention", memory_size=64),
             gae_lambda=0.3,
-            learning_rate=1e-2,
+            learning_rate=1e-2 if short else 6e-3,
             epochs=4,
             minibatches=8,
             entropy_bonus=0.02,
@@ -36,13 +40,13 @@ def bandit(pulls: int, arms: int, *, trials: int, iterations: int, memory_size: 
 PRESETS = {
     "n10_k5": bandit(10, 5, trials=1000, iterations=300),
     "n10_k10": bandit(10, 10, trials=1000, iterations=300),
-    "n10_k50": bandit(10, 50, trials=1000, iterations=300),
-    "n100_k5": bandit(100, 5, trials=500, iterations=200),
-    "n100_k10": bandit(100, 10, trials=500, iterations=200),
-    "n100_k50": bandit(100, 50, trials=500, iterations=300),
-    "n500_k5": bandit(500, 5, trials=200, iterations=300),
-    "n500_k10": bandit(500, 10, trials=200, iterations=300),
-    "n500_k50": bandit(500, 50, trials=200, iterations=300),
+    "n10_k50": bandit(10, 50, trials=1000, iterations=600),
+    "n100_k5": bandit(100, 5, trials=500, iterations=150),
+    "n100_k10": bandit(100, 10, trials=500, iterations=150),
+    "n100_k50": bandit(100, 50, trials=500, iterations=200),
+    "n500_k5": bandit(500, 5, trials=100, iterations=150),
+    "n500_k10": bandit(500, 10, trials=100, iterations=150),
+    "n500_k50": bandit(500, 50, trials=100, iterations=200),
 }
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Algorithms for small Markov decision processes that RL² is compared with (Duan et al. 2016, section 3.2).
 
 They know the states, the actions and the horizon, and plan by dynamic programming when an episode begins. Definitions
-after TabulaRL (Osband, github.com/iosband/TabulaRL, src/finite_tabular_agents.py), which the paper compared with;
-but where these have a prior it is the true one: next states Dirichlet(1, ..., 1), mean rewards N(1, 1), noise N(0, 1).
+after TabulaRL (Osband, github.com/iosband/TabulaRL, src/finite_tabular_agents.py); but where these have a prior it is the true one: next states Dirichlet(1, ..., 1), mean rewards N(1, 1), noise N(0, 1).
+The paper does not say which priors it used; most of these earn more than it reports.
 """
 
 from abc import ABC, abstractmethod
@@ -139,7 +139,10 @@ class EpsilonGreedyMDP(GreedyMDP):
 
 @dataclass(frozen=True)
 class BEB(MDPAgent):
-    """Plans in the posterior mean with beta / (1 + visits) added to the reward (Kolter & Ng 2009)."""
+    """Plans in the posterior mean with beta / (1 + visits) added to the reward (Kolter & Ng 2009).
+
+    They count the prior among the visits.
+    """
 
     beta: float
 
@@ -190,9 +193,20 @@ class UCRL2(MDPAgent):
         return extended_action_values(mdp._replace(reward=mdp.reward + slack), spread, self.horizon)
 
 
-TUNED: dict[int, tuple[float, float, float]] = {}
+TUNED = {
+    10: (0.05, 0.5, 0.01),
+    25: (0.1, 1.0, 0.01),
+    50: (0.1, 1.0, 0.01),
+    75: (0.1, 1.0, 0.02),
+    100: (0.1, 2.0, 0.02),
+}
+"""UCRL2's scaling, BEB's beta and epsilon by episodes of a trial.
+
+The best on average of scaling in {.005, .01, .02, .03, .05, .1, .2}, beta in {.25, .5, 1, 2, 3, 5, 10} and epsilon in
+{.01, .02, .05, .1, .2} over 2,000 random tasks, the same for all candidates, none of them held out for evaluation.
+"""
 
 
 def tuned(episodes: int) -> tuple[float, float, float]:
-    """UCRL2's scaling, BEB's beta and epsilon for a trial of so many episodes; what is robust elsewhere."""
-    return TUNED.get(episodes, (0.1, 1.0, 0.05))
+    """Scaling, beta and epsilon; those of 50 episodes for trials that nothing was tuned for."""
+    return TUNED.get(episodes, (0.1, 1.0, 0.01))
