@@ -16,11 +16,13 @@ def rl2(preset: str, *, trials: int, episodes: int, iterations: int) -> Experime
     return Experiment(
         task=HalfCheetahDir.presets[preset],
         learner=RL2(
-            policy=RecurrentPolicy(memory="gru", memory_size=128, encoder_sizes=(64,)),
+            policy=RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,)),
             gae_lambda=0.95,
+            value_lambda=0.95,
             learning_rate=1e-3,
             epochs=5,
             minibatches=4,
+            entropy_bonus=0.001,
             anneal_updates=iterations,
         ),
         num_tasks=trials,
@@ -33,8 +35,8 @@ def rl2(preset: str, *, trials: int, episodes: int, iterations: int) -> Experime
 
 
 PRESETS = {
-    "promp": rl2("promp", trials=60, episodes=2, iterations=500),
-    "maml2017": rl2("maml2017", trials=60, episodes=2, iterations=500),
+    "promp": rl2("promp", trials=60, episodes=2, iterations=300),
+    "maml2017": rl2("maml2017", trials=60, episodes=2, iterations=300),
 }
 
 if __name__ == "__main__":
