@@ -19,9 +19,9 @@ def rl2(preset: str, *, trials: int, episodes: int, iterations: int) -> Experime
             policy=RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,)),
             gae_lambda=0.95,
             value_lambda=0.95,
-            learning_rate=1e-3,
-            epochs=5,
-            minibatches=4,
+            learning_rate=2e-3,
+            epochs=8,
+            minibatches=2,
             entropy_bonus=0.001,
             anneal_updates=iterations,
         ),
@@ -35,8 +35,8 @@ def rl2(preset: str, *, trials: int, episodes: int, iterations: int) -> Experime
 
 
 PRESETS = {
-    "promp": rl2("promp", trials=60, episodes=2, iterations=300),
-    "maml2017": rl2("maml2017", trials=60, episodes=2, iterations=300),
+    "promp": rl2("promp", trials=80, episodes=2, iterations=200),
+    "maml2017": rl2("maml2017", trials=80, episodes=2, iterations=200),
 }
 
 if __name__ == "__main__":

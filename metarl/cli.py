@@ -62,7 +62,7 @@ class Video:
     task: int = 0
     """Which held-out task."""
     steps: int | None = None
-    """Inner steps before the right-hand picture, or the trial's last episode for a learner that remembers; by default as
+    """Inner steps before the right-hand picture, or which episode it shows of a learner that remembers; by default as
     in training."""
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""

@@ -88,7 +88,8 @@ class ThompsonSampling(BanditAgent):
 class OptimisticThompsonSampling(BanditAgent):
     """Thompson sampling where no draw counts less than the posterior mean (May et al. 2012).
 
-    The RL² paper does not define its OTS; its numbers for 50 arms are far below what this earns.
+    The RL² paper does not define its OTS, which is not this: it earns more, 6.5 for 6.0 in 10 pulls of 5 arms and
+    67.7 for 64.6 in 100 pulls of 50.
     """
 
     def probability(self, counts: Counts, generator: torch.Generator) -> Float[Tensor, "task env arm"]:
