@@ -133,7 +133,7 @@ class RL2:
         returns = discounted_returns(reward, ended, self.discount)
         if self.baseline is None:
             scale = follow(state.return_scale, scale_by_step(returns, valid), rate=0.0)
-            mean, std = scale[: valid.shape[-1]].unbind(-1)
+            mean, std = mean_and_std(scale, valid.shape[-1])
             value = mean + std * self.replay(state.meta, batch).value
         else:
             value = self._linear_value(self.baseline, batch, returns)
@@ -200,7 +200,7 @@ class RL2:
         log_prob = dist.log_prob(batch.action)
         surrogate = clipped_surrogate_loss(log_prob, batch, self.clip)
         entropy = mean_over(dist.entropy(), batch.valid)
-        mean, std = return_scale[: batch.reward.shape[-1]].unbind(-1)
+        mean, std = mean_and_std(return_scale, batch.reward.shape[-1])
         value_loss = 0.5 * mean_over((value - (batch.target - mean) / std).square(), batch.valid)
         value_weight = self.value_weight if self.baseline is None else 0.0
         loss = surrogate + value_weight * value_loss - entropy_bonus * entropy
@@ -226,9 +226,9 @@ class RL2:
     def _minibatches(self, batch: TrajectoryBatch) -> Iterator[TrajectoryBatch]:
         """Consecutive shares of the tasks, which are exchangeable."""
         num_tasks = batch.reward.shape[0]
-        size = -(-num_tasks // min(self.minibatches, num_tasks))
-        for start in range(0, num_tasks, size):
-            yield tree_map(lambda x: x[start : start + size], batch)  # noqa: B023
+        for share in torch.arange(num_tasks).tensor_split(min(self.minibatches, num_tasks)):
+            first, last = int(share[0]), int(share[-1])
+            yield tree_map(lambda x: x[first : last + 1], batch)  # noqa: B023
 
 
 def later(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
@@ -244,12 +244,24 @@ def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
 
 def scale_by_step(
     returns: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]
-) -> Float[Tensor, "time 2"]:
-    """Mean and standard deviation over the trials that have a valid step at this time."""
+) -> Float[Tensor, "reached 2"]:
+    """Mean and standard deviation over the trials that have a valid step at this time, up to the last one any has."""
+    reached = int(valid.any(0).any(0).nonzero().max()) + 1 if valid.any() else 0
+    returns, valid = returns[..., :reached], valid[..., :reached]
     count = valid.sum((0, 1)).clamp(min=1)
     mean = returns.where(valid, 0.0).sum((0, 1)) / count
     std = ((returns - mean).where(valid, 0.0).square().sum((0, 1)) / count).sqrt()
-    return torch.stack([mean, std.clamp(min=1e-6 + SMALLEST_STD * std.max())], dim=-1)
+    smallest = 1e-6 + SMALLEST_STD * std.max() if reached else 1e-6
+    return torch.stack([mean, std.clamp(min=smallest)], dim=-1)
+
+
+def mean_and_std(
+    scale: Float[Tensor, "known 2"], num_steps: int
+) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
+    """A scale of exactly so many steps; what lies beyond the known ones has no valid step, so any number will do."""
+    missing = max(0, num_steps - len(scale))
+    mean, std = torch.nn.functional.pad(scale, (0, 0, 0, missing), value=1.0)[:num_steps].unbind(-1)
+    return mean, std
 
 
 def follow(
