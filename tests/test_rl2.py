@@ -241,23 +241,22 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("bptt_steps", [0, 1, 3, 7, 12, 100])
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_replay_gives_what_the_rollout_said(memory: str, kind: str, bptt_steps: int):
+def test_replay_gives_what_the_rollout_said(memory: str, kind: str):
     """3 episodes of 4 steps, in pieces of 1, 3, 7, 12 steps or as a whole: PPO's first ratio is 1 to 1e-5."""
-    policy = RecurrentPolicy(memory, memory_size=8, encoder_sizes=(5,))
-    learner = RL2(policy=policy, reward_scale=0.5, bptt_steps=bptt_steps)
+    learner = RL2(policy=RecurrentPolicy(memory, memory_size=8, encoder_sizes=(5,)), reward_scale=0.5)
     tasks = TASKS[kind]
     state = trained(learner, tasks.spec)
     batch = play(learner, tasks, state)
     assert batch.reward.shape == (3, 2, 12)
-    dist, value, _ = learner.replay(state.meta, batch)
-    torch.testing.assert_close(dist.log_prob(batch.action), batch.log_prob, rtol=1e-5, atol=1e-5)
-    for leaf, acted in zip(dist, batch.dist, strict=True):
-        torch.testing.assert_close(leaf, acted, rtol=1e-5, atol=1e-5)
-    assert value.shape == batch.reward.shape
-    # negative control: with the rewards a step late, or no ends, what a memory says is something else
+    for bptt_steps in (0, 1, 3, 7, 12, 100):
+        dist, value, _ = replace(learner, bptt_steps=bptt_steps).replay(state.meta, batch)
+        torch.testing.assert_close(dist.log_prob(batch.action), batch.log_prob, rtol=1e-5, atol=1e-5)
+        for leaf, acted in zip(dist, batch.dist, strict=True):
+            torch.testing.assert_close(leaf, acted, rtol=1e-5, atol=1e-5)
+        assert value.shape == batch.reward.shape
+    # negative control: with rewards or actions a step late, or no ends, what a memory says is something else
     for other in (
         batch._replace(reward=batch.reward.roll(1, dims=2)),
         batch._replace(action=batch.action.roll(1, dims=2)),
@@ -317,7 +316,7 @@ def test_gradients_flow_back_over_as_many_steps_as_they_are_told(memory: str):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_the_gradient_is_the_slope_of_the_loss(memory: str):
-    """(f(x + h e_i) - f(x - h e_i)) / 2h for every weight, in float64, with ratios away from 1 and some of them
+    """(f(x + h d) - f(x - h d)) / 2h in 12 random directions, in float64, with ratios away from 1 and some of them
     clipped; through the memory over the whole trial.
     """
     learner = RL2(policy=RecurrentPolicy(memory, memory_size=4), clip=0.3)
@@ -339,10 +338,11 @@ def test_the_gradient_is_the_slope_of_the_loss(memory: str):
         return torch.autograd.grad(loss(leaf, learner), leaf)[0]
 
     h = 1e-6
-    slopes = torch.stack([(loss(point + step) - loss(point - step)) / (2 * h) for step in h * torch.eye(len(point))])
-    assert (gradient(learner) - slopes).norm() < 1e-6 * slopes.norm()
+    directions = torch.randn(12, len(point), generator=seeded(4))
+    slopes = torch.stack([(loss(point + h * d) - loss(point - h * d)) / (2 * h) for d in directions])
+    assert (directions @ gradient(learner) - slopes).norm() < 1e-6 * slopes.norm()
     if memory != "none":  # negative control: cut after every step it is another vector
-        assert (gradient(replace(learner, bptt_steps=1)) - slopes).norm() > 1e-2 * slopes.norm()
+        assert (directions @ gradient(replace(learner, bptt_steps=1)) - slopes).norm() > 1e-2 * slopes.norm()
 
 
 # --- credit ----------------------------------------------------------------------------------------
@@ -749,7 +749,7 @@ def test_the_entropy_bonus_raises_the_entropy_and_the_value_moves_to_its_target(
     updated, _ = learner.update(state, [batch])
     before, after = (learner.replay(s.meta, batch).dist.entropy().mean() for s in (state, updated))
     assert after > before + 0.1
-    learner = replace(learner, value_weight=1.0, entropy_bonus=0.0, epochs=300)
+    learner = replace(learner, value_weight=1.0, entropy_bonus=0.0, epochs=120)
     updated, _ = learner.update(state, [batch])
     # the scale went from (0, 1) to (.3, .9) and (.5, .9): 3 and 5 deviations, and both steps look alike
     found = learner.replay(updated.meta, batch).value

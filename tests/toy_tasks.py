@@ -106,16 +106,19 @@ class SafeRiskyWorlds(ToyWorlds):
 
 @dataclass(frozen=True)
 class DelayedRecall(ToyTasks):
-    """Task parameter: a cue, 0 or 1. Observed in episode 1; naming it in episode 3 pays 1, nothing else pays.
+    """Task parameter: a cue, 0 or 1, observed in episode 1. Actions: name 0, name 1, say nothing. Naming the cue pays 1
+    in episode 3; in episodes 1 and 2 saying anything costs .5.
 
-    Observation: (+1 or -1 in episode 1, 1 in episode 3). Whoever remembers earns 1, whoever does not .5.
+    Observation: (+1 or -1 in episode 1, 1 in episode 3). Whoever remembers earns 1, whoever does not .5. A policy
+    could hand the cue on from episode to episode by its actions, which it is fed; but two words in half of the trials
+    cost as much as knowing it brings.
     """
 
     horizon: int = 1
 
     @property
     def spec(self) -> EnvSpec:
-        return EnvSpec(2, 2, self.horizon, terminates=False, has_success=False, discrete=True)
+        return EnvSpec(2, 3, self.horizon, terminates=False, has_success=False, discrete=True)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Tensor:
         return torch.randint(2, (num_tasks,), generator=generator).float()
@@ -130,8 +133,10 @@ class DelayedRecallWorlds(ToyWorlds):
         return torch.stack([cue, (self.episode == 2).float()], dim=1)
 
     def step(self, action: Tensor) -> Outcome:
-        right = (self.episode == 2) & (action.argmax(1) == self.task.long())
-        return Outcome(right.float(), self.never, self.never, self.never)
+        said = action.argmax(1)
+        right = (said == self.task.long()).float()
+        reward = torch.where(self.episode == 2, right, -0.5 * (said < 2).float())
+        return Outcome(reward, self.never, self.never, self.never)
 
 
 # --- every number says where it comes from ---------------------------------------------------------
