@@ -539,6 +539,7 @@ def test_references_by_task():
     ]
     assert (bandits["UCB1"], bandits["epsilon-greedy"]) == (UCB1(0.2), EpsilonGreedy(0.01))
     assert bandits["Gittins index"] == Gittins(0.99, 100)
+    assert references(Bandit(horizon=5), 2)["Gittins index"] == Gittins(0.9, 10)  # two episodes of five pulls
     mdps = references(TabularMDP(horizon=7), 25)
     assert list(mdps) == ["random", "PSRL", "OPSRL", "UCRL2", "BEB", "epsilon-greedy", "greedy"]
     assert (mdps["UCRL2"], mdps["BEB"], mdps["epsilon-greedy"]) == (
