@@ -1,0 +1,124 @@
+"""Where episodes begin: the state after Meta-World's reset, computed once for each (task, random vector) and kept.
+
+A reset lets the arm settle for 250 substeps (some 10 ms); all episodes of one goal begin in the same state.
+"""
+
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.metaworld import simulation
+from envs.metaworld.sawyer import SawyerTask
+from envs.metaworld.scene import FIELDS, Names, Scene
+from envs.metaworld.simulation import Simulation, compile_model
+
+STATE = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
+MODEL = "body_pos"  # the model field that resets write
+OBSERVED = "observed"  # the 18 numbers that are observed of the first state
+EPISODE = "episode/"  # prefix of what the task remembers for the episode
+
+Start = dict[str, NDArray[np.float64]]
+
+
+class Starts(NamedTuple):
+    """First states of some random vectors [vec ...]."""
+
+    state: dict[str, Tensor]
+    body_pos: Tensor
+    observed: Tensor
+    episode: dict[str, Tensor]
+
+
+def starts(task: SawyerTask, vecs: NDArray[np.float64], *, num_threads: int = 0) -> Starts:
+    """The first state of each row of ``vecs``: from memory, else from disk, else simulated."""
+    table = _TABLES.setdefault(task.name, {})
+    keys = [vec.tobytes() for vec in vecs]
+    if any(key not in table for key in keys):
+        for key, start in _read(task).items():
+            table.setdefault(key, start)
+    missing = {key: vec for key, vec in zip(keys, vecs, strict=True) if key not in table}
+    if missing:
+        with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+            table.update(zip(missing, pool.map(lambda vec: simulate(task, vec), missing.values()), strict=True))
+        _write(task, table)
+    rows = [table[key] for key in keys]
+    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    episode = {name.removeprefix(EPISODE): value for name, value in stacked.items() if name.startswith(EPISODE)}
+    return Starts({name: stacked[name] for name in STATE}, stacked[MODEL], stacked[OBSERVED], episode)
+
+
+def simulate(task: SawyerTask, vec: NDArray[np.float64]) -> Start:
+    """Meta-World's reset: the task places its bodies, the data are reset, the arm settles, the task places again."""
+    sim = Simulation(compile_model(task.model))
+    task.reset(sim, vec)
+    mujoco.mj_resetData(sim.model, sim.data)
+    init_tcp = sim.settle(task.hand_init)
+    episode = {"init_tcp": init_tcp, **task.reset(sim, vec)}
+    found = {name: np.array(getattr(sim.data, name)) for name in STATE}
+    fields = {name: torch.from_numpy(getattr(sim.data, name))[None] for name in FIELDS}
+    scene = Scene(Names(sim.model, fields), {}, torch.zeros(1, 4, dtype=torch.float64))
+    found[OBSERVED] = observed(task, scene)[0].numpy()
+    found[MODEL] = sim.model.body_pos.copy()
+    return found | {EPISODE + name: np.asarray(value, dtype=np.float64) for name, value in episode.items()}
+
+
+def observed(task: SawyerTask, scene: Scene) -> Tensor:
+    """Hand, gripper opening and objects [world 18], before clipping."""
+    objects = task.objects(scene)
+    parts = [scene.raw_hand, scene.opened[:, None], objects]
+    return torch.nn.functional.pad(torch.cat(parts, dim=-1), (0, 14 - objects.shape[-1]))
+
+
+_TABLES: dict[str, dict[bytes, Start]] = {}
+
+
+def cache_folder() -> Path:
+    """``METARL_CACHE``, else ``metarl`` in the user's cache folder; a folder a version of what the states depend on."""
+    root = os.environ.get("METARL_CACHE")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metarl"
+    found = [importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl")]
+    return base / "metaworld-starts" / "-".join(found)
+
+
+def _path(task: SawyerTask) -> Path:
+    """A file a task; the name also holds a digest of the code that a state comes from."""
+    code = "".join(inspect.getsource(module) for module in (sys.modules[type(task).__module__], simulation))
+    return cache_folder() / f"{task.name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.npz"
+
+
+def _read(task: SawyerTask) -> dict[bytes, Start]:
+    """What is on disk; nothing where the file is missing or damaged, for it can be computed again."""
+    try:
+        with np.load(_path(task), allow_pickle=False) as file:
+            columns = {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}
+    vecs = columns.pop("vecs")
+    return {vec.tobytes(): {name: column[i] for name, column in columns.items()} for i, vec in enumerate(vecs)}
+
+
+def _write(task: SawyerTask, table: dict[bytes, Start]) -> None:
+    """Keeps a table; a disk that cannot be written costs the next process a second, no more."""
+    columns = {name: np.stack([start[name] for start in table.values()]) for name in next(iter(table.values()))}
+    columns["vecs"] = np.stack([np.frombuffer(key) for key in table])
+    path = _path(task)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, **columns)
+        os.replace(file.name, path)
+    except OSError:
+        return

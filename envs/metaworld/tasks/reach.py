@@ -1,0 +1,45 @@
+"""Reaching: bring the gripper to a point in the air."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.metaworld.rewards import distance, long_tail, norm, peaked
+from envs.metaworld.sawyer import SawyerTask, Terms
+from envs.metaworld.scene import Points, Scene, quaternion_of
+from envs.metaworld.simulation import Simulation, Vector, flat_distance
+
+
+class Reach(SawyerTask):
+    """The object beside the goal has no part in it."""
+
+    name = "reach-v3"
+    model = "sawyer_reach_v3"
+    vec_low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)  # object, goal
+    vec_high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
+    goal_low, goal_high = (-0.1, 0.8, 0.05), (0.1, 0.9, 0.3)
+
+    def accepts(self, vec: Vector) -> bool:
+        return flat_distance(vec, vec[3:]) >= 0.15
+
+    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
+        sim.set_object(vec[:3])
+        return {"target": vec[3:]}
+
+    def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
+        return torch.cat([scene.body("obj"), quaternion_of(scene.geom_matrix("objGeom"))], dim=-1)
+
+    def reward(self, scene: Scene, obj: Points) -> Terms:
+        to_target = distance(scene.tcp, scene.target)
+        margin = norm(scene.target - scene.target.new_tensor(self.hand_init))
+        in_place = long_tail(to_target, 0.05, margin)
+        return Terms(10 * in_place, to_target, to_target, to_target, in_place)
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        to_target = distance(scene.tcp, scene.target)
+        nothing = torch.zeros_like(to_target)
+        reward = peaked(distance(scene.init_tcp, scene.target) - to_target, to_target)
+        return Terms(reward, to_target, to_target, to_target, nothing)
+
+    def near_object(self, scene: Scene, terms: Terms) -> Float[Tensor, " world"]:
+        return terms.near  # Meta-World reports the distance here

@@ -1,0 +1,191 @@
+"""The worlds of several Meta-World tasks, each on its own model, stepped together."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from envs.metaworld.resets import STATE, observed, starts
+from envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
+from envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
+from envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
+from envs.physics import make_physics
+from envs.task_env import Outcome
+
+ACTION_SCALE = 0.01  # m that the mocap body moves a step at full action
+FRAME = 18  # numbers observed of one moment
+NAMES = tuple(sorted(SAWYER))
+
+
+class TaskWorlds:
+    """Worlds of one task, in the precision of their physics."""
+
+    def __init__(
+        self, task: SawyerTask, num_worlds: int, *, reward: str, show_goal: bool, physics: str, num_threads: int
+    ) -> None:
+        self.task = task
+        self._reward = task.reward if reward == "v2" else task.reward_v1
+        self._show_goal, self._num_threads = show_goal, num_threads
+        model = compile_model(task.model)
+        self.physics = make_physics(model, num_worlds, engine=physics, num_threads=num_threads)
+        self._names = Names(model, {name: self.physics.bind(name) for name in FIELDS})
+        self._state = {name: self.physics.bind(name) for name in STATE}
+        self._body_pos = self.physics.expand("body_pos")
+        self._mocap, self._quat = self._state["mocap_pos"][:, 0], self._state["mocap_quat"][:, 0]
+        self._low, self._high = self._mocap.new_tensor(task.hand_low), self._mocap.new_tensor(task.hand_high)
+        self._upright = self._mocap.new_tensor(MOCAP_QUAT)
+        low, high = task.goal_low or task.hand_low, task.goal_high or task.hand_high
+        unbounded = [torch.inf] * (FRAME - 4)
+        frame_low, frame_high = [*HAND_LOW, -1.0, *(-x for x in unbounded)], [*HAND_HIGH, 1.0, *unbounded]
+        self._obs_low = self._mocap.new_tensor([*frame_low, *frame_low, *low])
+        self._obs_high = self._mocap.new_tensor([*frame_high, *frame_high, *high])
+        self.vec = self._mocap.new_zeros(num_worlds, len(task.vec_low))
+        self.episode: dict[str, Tensor] = {}
+        self.frame = self._mocap.new_zeros(num_worlds, FRAME)
+        self.obs = self._mocap.new_zeros(num_worlds, 2 * FRAME + 3)
+
+    def set_vecs(self, vec: Float[Tensor, "world vec"]) -> None:
+        """Gives each world its random vector."""
+        self.vec = vec.to(self._mocap)
+        rows, self._row = torch.unique(self.vec, dim=0, return_inverse=True)
+        self._starts = starts(self.task, rows.cpu().numpy(), num_threads=self._num_threads)
+        if not self.episode:
+            self.episode = {name: value[self._row].clone() for name, value in self._starts.episode.items()}
+
+    def reset(self, mask: Bool[Tensor, " world"]) -> None:
+        """Puts the worlds of ``mask`` to where their episodes begin."""
+        row, found = self._row[mask], self._starts
+        self.physics.reset(mask)
+        for name, value in found.state.items():
+            self._state[name][mask] = value[row]
+        self._body_pos[mask] = found.body_pos[row]
+        for name, remembered in found.episode.items():
+            self.episode[name][mask] = remembered[row]
+        frame = found.observed[row]
+        self.frame[mask] = frame
+        goal = self.episode["target"][mask] if self._show_goal else frame.new_zeros(len(frame), 3)
+        self.obs[mask] = torch.cat([frame, frame, goal], dim=-1)  # as reset returns it: not clipped
+
+    def act(self, action: Float[Tensor, "world 4"]) -> None:
+        """Drags the mocap body and sets the gripper; ``action`` in [-1, 1].
+
+        The offset is rounded to the action's own precision, as Meta-World's is.
+        """
+        self._action = action.to(self._mocap)
+        self._mocap.add_((action[:, :3] * ACTION_SCALE).to(self._mocap)).clamp_(self._low, self._high)
+        self._quat.copy_(self._upright)
+        effort = self._action[:, 3:]
+        self._state["ctrl"].copy_(torch.cat([effort, -effort], dim=-1))
+
+    def evaluate(self) -> tuple[Terms, Tensor, Scene]:
+        """Observes where the step led; returns the reward's terms and where the task is solved."""
+        scene = Scene(self._names, self.episode, self._action)
+        frame = observed(self.task, scene)
+        goal = scene.target if self._show_goal else torch.zeros_like(scene.raw_hand)
+        self.obs = torch.cat([frame, self.frame, goal], dim=-1).clamp(self._obs_low, self._obs_high)
+        self.frame = frame
+        terms = self._reward(scene, frame[:, 4:7])
+        return terms, self.task.success(scene, terms), scene
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, but the random vectors."""
+        remembered = {f"episode/{name}": value.clone() for name, value in self.episode.items()}
+        kept = {"frame": self.frame.clone(), "obs": self.obs.clone(), "body_pos": self._body_pos.clone()}
+        return kept | remembered | self.physics.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._body_pos.copy_(state["body_pos"])
+        self.frame, self.obs = state["frame"].clone(), state["obs"].clone()
+        for name, value in self.episode.items():
+            value.copy_(state[f"episode/{name}"])
+        self.physics.load_state_dict({"integration": state["integration"]})
+
+
+class MetaWorlds:
+    """:class:`envs.task_env.Worlds` over any mix of tasks; a world's task and its goal are its parameter.
+
+    Parameter of a world: index of the task among the 50 in alphabetical order, then its random vector, padded by
+    zeros. Worlds of one task share a batch; while one batch is simulated, the one before is rewarded.
+    """
+
+    def __init__(
+        self,
+        num_worlds: int,
+        *,
+        reward: str = "v2",
+        show_goal: bool = False,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        physics: str = "auto",
+        num_threads: int = 0,
+    ) -> None:
+        self.num_worlds = num_worlds
+        self._options = {"reward": reward, "show_goal": show_goal, "physics": physics, "num_threads": num_threads}
+        self._device, self._dtype = device, dtype
+        self._groups: dict[int, TaskWorlds] = {}
+        self._where: dict[int, Tensor] = {}
+        self._task = torch.zeros(num_worlds, 0)
+        self._pool = ThreadPoolExecutor(1)
+
+    def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
+        index = task[:, 0].long().cpu()
+        self._task = task.clone()
+        where = {int(kind): (index == kind).nonzero()[:, 0] for kind in index.unique()}
+        self._groups = {kind: self._group(kind, len(worlds)) for kind, worlds in where.items()}
+        self._where = where
+        for kind, group in self._groups.items():
+            group.set_vecs(task[where[kind], 1 : 1 + group.vec.shape[1]].cpu())
+
+    def _group(self, kind: int, num_worlds: int) -> TaskWorlds:
+        old = self._groups.get(kind)
+        if old is not None and old.physics.num_worlds == num_worlds:
+            return old
+        return TaskWorlds(SAWYER[NAMES[kind]], num_worlds, **self._options)
+
+    def groups(self) -> Iterator[tuple[TaskWorlds, Tensor]]:
+        """The worlds of each task, and which of all they are."""
+        for kind, group in self._groups.items():
+            yield group, self._where[kind]
+
+    def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
+        mask = mask.cpu()
+        for group, where in self.groups():
+            if mask[where].any():
+                group.reset(mask[where])
+
+    def observe(self) -> Float[Tensor, "world obs"]:
+        obs = torch.empty(self.num_worlds, 2 * FRAME + 3, dtype=self._dtype)
+        for group, where in self.groups():
+            obs[where] = group.obs.to(self._dtype)
+        return obs.to(self._device)
+
+    def step(self, action: Float[Tensor, "world act"]) -> Outcome:
+        action = action.cpu()
+        pending: list[tuple[TaskWorlds, Tensor, Future]] = []
+        for group, where in self.groups():
+            group.act(action[where])
+            pending.append((group, where, self._pool.submit(group.physics.step, FRAME_SKIP)))
+        reward = torch.empty(self.num_worlds, dtype=self._dtype)
+        success, diverged = torch.empty(2, self.num_worlds, dtype=torch.bool)
+        for group, where, future in pending:
+            failed = future.result()
+            terms, solved, _ = group.evaluate()
+            reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
+            success[where] = solved & ~failed
+            diverged[where] = failed
+        never = torch.zeros_like(diverged)
+        return Outcome(*(x.to(self._device) for x in (reward, never, success, diverged)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"task": self._task.clone()}
+        for kind, group in self._groups.items():
+            state |= {f"{kind}/{name}": value for name, value in group.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.set_tasks(state["task"])
+        for kind, group in self._groups.items():
+            prefix = f"{kind}/"
+            group.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
