@@ -118,7 +118,7 @@ def _write(task: SawyerTask, table: dict[bytes, Start]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, **columns)
+            np.savez(file, **columns)  # type: ignore[arg-type]
         os.replace(file.name, path)
     except OSError:
         return

@@ -66,7 +66,7 @@ class Simulation:
         self.forward()
 
     def set_object(self, position: ArrayLike, *, start: int = 9, qvel: slice = slice(9, 15)) -> None:
-        """Puts the object whose coordinates begin at ``qpos[start]`` to ``position``; the velocities of ``qvel`` to 0."""
+        """Writes ``position`` to ``qpos[start:]``, by default a free object's, and 0 to the velocities of ``qvel``."""
         values = np.atleast_1d(np.asarray(position, dtype=np.float64))
         new_qpos, new_qvel = self.data.qpos.copy(), self.data.qvel.copy()
         new_qpos[start : start + len(values)] = values

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -122,7 +123,7 @@ class MetaWorlds:
         num_threads: int = 0,
     ) -> None:
         self.num_worlds = num_worlds
-        self._options = {"reward": reward, "show_goal": show_goal, "physics": physics, "num_threads": num_threads}
+        self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal, "physics": physics, "num_threads": num_threads}
         self._device, self._dtype = device, dtype
         self._groups: dict[int, TaskWorlds] = {}
         self._where: dict[int, Tensor] = {}

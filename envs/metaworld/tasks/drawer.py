@@ -1,5 +1,6 @@
 """Drawers."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +23,7 @@ class DrawerOpen(SawyerTask):
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         sim.move_body("drawer", vec)
-        return {"target": vec + (0.0, -0.16 - PULL, 0.09)}
+        return {"target": vec + np.array([0.0, -0.16 - PULL, 0.09])}
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         link = scene.body("drawer_link")
