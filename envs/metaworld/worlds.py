@@ -123,7 +123,8 @@ class MetaWorlds:
         num_threads: int = 0,
     ) -> None:
         self.num_worlds = num_worlds
-        self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal, "physics": physics, "num_threads": num_threads}
+        self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal}
+        self._options |= {"physics": physics, "num_threads": num_threads}
         self._device, self._dtype = device, dtype
         self._groups: dict[int, TaskWorlds] = {}
         self._where: dict[int, Tensor] = {}
