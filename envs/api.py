@@ -123,6 +123,10 @@ class TaskDistribution(ABC):
         """The very tasks a paper evaluated on, or None where they are not known."""
         return None
 
+    def labels(self, task: Float[Tensor, "task ..."]) -> list[str]:
+        """The kind of each task, where a benchmark has several kinds: results are also listed by it."""
+        return []
+
     @abstractmethod
     def make(
         self,

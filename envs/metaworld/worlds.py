@@ -17,7 +17,7 @@ from envs.task_env import Outcome
 
 ACTION_SCALE = 0.01  # m that the mocap body moves a step at full action
 FRAME = 18  # numbers observed of one moment
-NAMES = tuple(sorted(SAWYER))
+ENVIRONMENTS = tuple(sorted(SAWYER))
 
 
 class TaskWorlds:
@@ -47,7 +47,7 @@ class TaskWorlds:
         self.frame = self._mocap.new_zeros(num_worlds, FRAME)
         self.obs = self._mocap.new_zeros(num_worlds, 2 * FRAME + 3)
 
-    def set_vecs(self, vec: Float[Tensor, "world vec"]) -> None:
+    def set_goals(self, vec: Float[Tensor, "world vec"]) -> None:
         """Gives each world its random vector."""
         self.vec = vec.to(self._mocap)
         rows, self._row = torch.unique(self.vec, dim=0, return_inverse=True)
@@ -138,13 +138,13 @@ class MetaWorlds:
         self._groups = {kind: self._group(kind, len(worlds)) for kind, worlds in where.items()}
         self._where = where
         for kind, group in self._groups.items():
-            group.set_vecs(task[where[kind], 1 : 1 + group.vec.shape[1]].cpu())
+            group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]].cpu())
 
     def _group(self, kind: int, num_worlds: int) -> TaskWorlds:
         old = self._groups.get(kind)
         if old is not None and old.physics.num_worlds == num_worlds:
             return old
-        return TaskWorlds(SAWYER[NAMES[kind]], num_worlds, **self._options)
+        return TaskWorlds(SAWYER[ENVIRONMENTS[kind]], num_worlds, **self._options)
 
     def groups(self) -> Iterator[tuple[TaskWorlds, Tensor]]:
         """The worlds of each task, and which of all they are."""
@@ -152,6 +152,8 @@ class MetaWorlds:
             yield group, self._where[kind]
 
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
+        if not self._groups:
+            raise RuntimeError("a Meta-World environment has no worlds before set_tasks")
         mask = mask.cpu()
         for group, where in self.groups():
             if mask[where].any():

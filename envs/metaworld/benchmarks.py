@@ -1,0 +1,276 @@
+"""Meta-World's benchmarks as task distributions: ML1, ML10, ML25, ML45 and the multi-task MT1, MT10, MT25, MT50.
+
+A task is an environment and one of its 50 goals; task parameter: index of the environment among the 50 in alphabetical
+order, then its random vector, padded by zeros to 6 numbers. ML benchmarks hide the goal and test on goals (ML1) or
+environments that training never sees; MT benchmarks show it and test on the training tasks.
+
+| index | observation                                                        | unit |
+|-------|--------------------------------------------------------------------|------|
+| 0-2   | position of the hand                                               | m    |
+| 3     | opening of the gripper, 0 closed to 1                              |      |
+| 4-17  | position and quaternion of up to two objects, padded by zeros      | m    |
+| 18-35 | 0-17 one step before                                               |      |
+| 36-38 | goal; zeros where it is hidden                                     | m    |
+
+Action: displacement of the hand along x, y, z [cm] and effort that closes the gripper, each in [-1, 1].
+Reward: version 2 (0 to 10, solved = 10) or 1 (unbounded). Success is a flag of every step. Never terminates;
+500 steps. Source: Yu et al. 2020, package ``metaworld`` 3.0.0.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.metaworld.goals import GOALS, draw_goals
+from envs.metaworld.sawyer import SAWYER
+from envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
+from envs.task_env import BatchedTaskEnv
+
+LONGEST_VECTOR = 6
+
+
+@dataclass(frozen=True)
+class MetaWorld(TaskDistribution):
+    """What the benchmarks share."""
+
+    show_goal: ClassVar[bool] = False
+
+    horizon: int = 500
+    """Steps of an episode."""
+    reward: Literal["v2", "v1"] = "v2"
+    """Version of the reward: v2, 0 to 10, or v1, the unbounded one of the first benchmark."""
+    goal_seed: int = 0
+    """Seed of the benchmark's goals, Meta-World's own; not the seed of the run, so that runs of a study share them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward not in ("v1", "v2"):
+            raise BadField(f"reward is {self.reward!r}: use v2 or v1")
+        if not 0 <= self.goal_seed < 2**32 - 1:
+            raise BadField(f"goal_seed is {self.goal_seed}: use 0 to {2**32 - 2}")
+
+    @property
+    @abstractmethod
+    def train_goals(self) -> Mapping[str, Tensor]:
+        """Task parameters [goal, 7] of each training environment."""
+
+    @property
+    @abstractmethod
+    def test_goals(self) -> Mapping[str, Tensor]:
+        """Task parameters [goal, 7] of each test environment."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(
+            obs_dim=2 * FRAME + 3, action_dim=4, horizon=self.horizon, terminates=False, has_success=True
+        )
+
+    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 7"]:
+        """Training tasks, equally many of each environment up to one; each takes its goals without replacement."""
+        environments = list(self.train_goals.values())
+        rest = torch.randperm(len(environments), generator=generator, device=generator.device).tolist()
+        counts = [num_tasks // len(environments) + (rank < num_tasks % len(environments)) for rank in rest]
+        return torch.cat([_choose(goals, n, generator) for goals, n in zip(environments, counts, strict=True)])
+
+    def published_tasks(self, num_tasks: int) -> Float[Tensor, "task 7"]:
+        """The benchmark's test tasks, equally many of each environment up to one, from its first goal on."""
+        environments = list(self.test_goals.values())
+        if num_tasks > GOALS * len(environments):
+            raise BadField(f"tasks is {num_tasks}: {self.name} has {GOALS * len(environments)} test tasks")
+        each, rest = divmod(num_tasks, len(environments))
+        return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
+
+    def labels(self, task: Float[Tensor, "task 7"]) -> list[str]:
+        return [ENVIRONMENTS[int(index)] for index in task[:, 0]]
+
+    def make(
+        self,
+        num_tasks: int,
+        num_envs: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+        physics: str = "auto",
+        num_threads: int = 0,
+    ) -> BatchedTaskEnv:
+        worlds = MetaWorlds(
+            num_tasks * num_envs,
+            reward=self.reward,
+            show_goal=self.show_goal,
+            device=torch.device(device),
+            physics=physics,
+            num_threads=num_threads,
+        )
+        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+
+
+def _choose(goals: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` goals in random order, none twice before each was taken once."""
+    rounds = -(-count // GOALS)
+    order = [torch.randperm(GOALS, generator=generator, device=generator.device) for _ in range(rounds)]
+    return goals[torch.cat([*order, torch.zeros(0, dtype=torch.int64)]).cpu()[:count]]
+
+
+def task_parameters(names: tuple[str, ...], seed: int) -> dict[str, Float[Tensor, "goal 7"]]:
+    """All goals of a benchmark's environments, as task parameters."""
+    found = {}
+    for name, vecs in draw_goals(names, seed).items():
+        found[name] = torch.zeros(GOALS, 1 + LONGEST_VECTOR, dtype=torch.float64)
+        found[name][:, 0] = ENVIRONMENTS.index(name)
+        found[name][:, 1 : 1 + vecs.shape[1]] = torch.from_numpy(vecs)
+    return found
+
+
+@dataclass(frozen=True)
+class SingleTask(MetaWorld):
+    """One environment, many goals."""
+
+    env: str = "reach-v3"
+    """The environment, one of Meta-World's 50."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.env not in SAWYER:
+            raise BadField(f"env is {self.env!r}: use one of {', '.join(ENVIRONMENTS)}")
+
+    @property
+    def train_goals(self) -> Mapping[str, Tensor]:
+        return task_parameters((self.env,), self.goal_seed)
+
+
+@dataclass(frozen=True)
+class ML1(SingleTask):
+    """Meta-learning on one environment: 50 goals to train on, 50 others to test on."""
+
+    name: ClassVar[str] = "ml1"
+
+    @property
+    def test_goals(self) -> Mapping[str, Tensor]:
+        return task_parameters((self.env,), self.goal_seed + 1)  # as Meta-World's ML1
+
+
+@dataclass(frozen=True)
+class MT1(SingleTask):
+    """One environment with its goal shown."""
+
+    name: ClassVar[str] = "mt1"
+    show_goal = True
+
+    @property
+    def test_goals(self) -> Mapping[str, Tensor]:
+        return self.train_goals
+
+
+@dataclass(frozen=True)
+class MultiTask(MetaWorld):
+    """Several environments."""
+
+    train_environments: ClassVar[tuple[str, ...]]
+    test_environments: ClassVar[tuple[str, ...]]
+
+    @property
+    def train_goals(self) -> Mapping[str, Tensor]:
+        return task_parameters(self.train_environments, self.goal_seed)
+
+    @property
+    def test_goals(self) -> Mapping[str, Tensor]:
+        return task_parameters(self.test_environments, self.goal_seed)
+
+
+def _v3(names: str) -> tuple[str, ...]:
+    return tuple(f"{name}-v3" for name in names.split())
+
+
+@dataclass(frozen=True)
+class ML10(MultiTask):
+    """10 environments to train on, 5 others to test on."""
+
+    name: ClassVar[str] = "ml10"
+    train_environments = _v3(
+        "reach push pick-place door-open drawer-close button-press-topdown peg-insert-side window-open sweep basketball"
+    )
+    test_environments = _v3("drawer-open door-close shelf-place sweep-into lever-pull")
+
+
+MT10_ENVIRONMENTS = _v3(
+    "reach push pick-place door-open drawer-open drawer-close button-press-topdown peg-insert-side window-open "
+    "window-close"
+)
+MT25_ENVIRONMENTS = MT10_ENVIRONMENTS + _v3(
+    "coffee-pull pick-out-of-hole disassemble pick-place-wall basketball stick-pull button-press-wall faucet-open "
+    "door-lock lever-pull sweep-into faucet-close coffee-button button-press-topdown-wall dial-turn"
+)
+
+
+@dataclass(frozen=True)
+class ML25(MultiTask):
+    """25 environments to train on, 4 others to test on.
+
+    Meta-World's ML25 also tests on basketball, which it trains on, with the goals of training: left out here.
+    """
+
+    name: ClassVar[str] = "ml25"
+    train_environments = MT25_ENVIRONMENTS
+    test_environments = _v3("door-close shelf-place sweep button-press")
+
+
+@dataclass(frozen=True)
+class ML45(MultiTask):
+    """45 environments to train on, 5 others to test on."""
+
+    name: ClassVar[str] = "ml45"
+    train_environments = _v3(
+        "assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall "
+        "coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-open drawer-close drawer-open "
+        "faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side handle-pull lever-pull "
+        "pick-place-wall pick-out-of-hole push-back pick-place plate-slide plate-slide-side plate-slide-back "
+        "plate-slide-back-side peg-insert-side peg-unplug-side soccer stick-push stick-pull push-wall push reach-wall "
+        "reach shelf-place sweep-into sweep window-open window-close"
+    )
+    test_environments = _v3("bin-picking box-close hand-insert door-lock door-unlock")
+
+
+@dataclass(frozen=True)
+class MT10(MultiTask):
+    """10 environments with their goals shown."""
+
+    name: ClassVar[str] = "mt10"
+    show_goal = True
+    train_environments = test_environments = MT10_ENVIRONMENTS
+
+
+@dataclass(frozen=True)
+class MT25(MultiTask):
+    """25 environments with their goals shown."""
+
+    name: ClassVar[str] = "mt25"
+    show_goal = True
+    train_environments = test_environments = MT25_ENVIRONMENTS
+
+
+@dataclass(frozen=True)
+class MT50(MultiTask):
+    """All 50 environments with their goals shown."""
+
+    name: ClassVar[str] = "mt50"
+    show_goal = True
+    train_environments = test_environments = _v3(
+        "assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press "
+        "button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open "
+        "door-unlock hand-insert drawer-close drawer-open faucet-open faucet-close hammer handle-press-side "
+        "handle-press handle-pull-side handle-pull lever-pull pick-place-wall pick-out-of-hole pick-place plate-slide "
+        "plate-slide-side plate-slide-back plate-slide-back-side peg-insert-side peg-unplug-side soccer stick-push "
+        "stick-pull push push-wall push-back reach reach-wall shelf-place sweep-into sweep window-open window-close"
+    )
+
+
+for _benchmark in (ML10, ML25, ML45, MT10, MT25, MT50):
+    _benchmark.presets = {version: _benchmark(reward=version) for version in ("v2", "v1")}
+for _single in (ML1, MT1):
+    _single.presets = {name.removesuffix("-v3"): _single(env=name) for name in ("reach-v3", *ENVIRONMENTS)}
