@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +29,13 @@ class MetaTest(NamedTuple):
 
     returns: Float[Tensor, "task step episode"]
     """Undiscounted."""
-    successes: Bool[Tensor, "task step episode"]
+    solved_after: Int[Tensor, "task step episode"]
+    """Steps until the first success of the episode; 0 where there was none."""
+
+    @property
+    def successes(self) -> Bool[Tensor, "task step episode"]:
+        """Success at any step of the episode."""
+        return self.solved_after > 0
 
 
 def held_out_tasks(tasks: TaskDistribution, num_tasks: int) -> Float[Tensor, "task ..."]:
@@ -66,15 +72,15 @@ def meta_test(
     generator = stream(seed, "meta-test actions", device=str(env.device))
     act = greedily(agent.act) if greedy else agent.act
     env.set_tasks(task)
-    actor, returns, successes = agent.actor(state, env.num_tasks), [], []
+    actor, returns, solved = agent.actor(state, env.num_tasks), [], []
     for step in range(len(scales) + 1):
         batch, actor = rollout(env, act, actor, episodes, generator, min_steps=min_steps)
         returns.append(by_episode(batch, batch.reward, episodes))
-        successes.append(by_episode(batch, batch.success.float(), episodes) > 0)
+        solved.append(solved_after(batch, episodes))
         if step < len(scales):
             learner = cast(MetaLearner, agent)  # only learners with inner steps are given scales
             actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scales[step])
-    return MetaTest(torch.cat(returns, dim=1), torch.cat(successes, dim=1))
+    return MetaTest(torch.cat(returns, dim=1), torch.cat(solved, dim=1))
 
 
 def greedily(act: Act) -> Act:
@@ -91,12 +97,29 @@ def by_episode(
     batch: TrajectoryBatch, x: Float[Tensor, "task env time"], episodes: int
 ) -> Float[Tensor, "task episode env"]:
     """The sum of ``x`` over the valid steps of each of the first ``episodes`` episodes of every world."""
-    ended = (batch.terminated | batch.truncated).long()
-    episode = ended.cumsum(-1) - ended  # that a step belongs to
-    counted = batch.valid & (episode < episodes)
+    episode, counted = _episode_of_step(batch, episodes)
     sums = x.new_zeros(*x.shape[:2], episodes)
-    sums.scatter_add_(-1, episode.clamp(max=episodes - 1), x.where(counted, 0.0))
+    sums.scatter_add_(-1, episode, x.where(counted, 0.0))
     return sums.transpose(1, 2)
+
+
+def solved_after(batch: TrajectoryBatch, episodes: int) -> Int[Tensor, "task episode env"]:
+    """Steps until the first success in each of the first ``episodes`` episodes of every world; 0 without one."""
+    episode, counted = _episode_of_step(batch, episodes)
+    never = batch.clock.max() + 2
+    steps = (batch.clock + 1).where(batch.success & counted, never)
+    first = never.expand(*steps.shape[:2], episodes).clone()
+    first.scatter_reduce_(-1, episode, steps, reduce="amin")
+    return first.where(first < never, 0).transpose(1, 2)
+
+
+def _episode_of_step(
+    batch: TrajectoryBatch, episodes: int
+) -> tuple[Int[Tensor, "task env time"], Bool[Tensor, "task env time"]]:
+    """Which episode a step belongs to, and whether it is a valid step of the first ``episodes``."""
+    ended = (batch.terminated | batch.truncated).long()
+    episode = ended.cumsum(-1) - ended
+    return episode.clamp(max=episodes - 1), batch.valid & (episode < episodes)
 
 
 class Estimate(NamedTuple):

@@ -14,12 +14,13 @@ from metarl import checkpoint
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.experiment import Experiment, create_run, load_experiment
 from metarl.plot import adaptation_figure
-from metarl.published import published
+from metarl.published import published, published_success
 from metarl.references import bounds, references
 from metarl.report import Plan, summarize, table
 from metarl.run import execute, prepare_process
 from metarl.snapshot import initial_progress, restore_learner
 from metarl.streams import stream_seed
+from metarl.success import success_tables
 from metarl.train import Progress
 from metarl.types import Agent
 
@@ -29,12 +30,14 @@ class Protocol:
     """How a policy is tested."""
 
     tasks: int | None = None
-    """Held-out tasks, the paper's own where they are known; by default 40, or 1000 for a learner that remembers."""
+    """Held-out tasks, the paper's own where they are known; by default 40, or 1000 for a learner that remembers; 50
+    of a benchmark with several kinds of task."""
     episodes: int | None = None
     """Episodes of each task at each step; by default as many steps as in the paper, else as in training; 1 for a
     learner that remembers."""
     steps: int | None = None
-    """Inner steps, by default 3; or episodes of a trial, by default as in training."""
+    """Inner steps, by default 3, or as in training where success is what counts; or episodes of a trial, by default as
+    in training."""
     schedule: Literal["halved", "constant"] = "halved"
     """Step sizes: the learner's at the first step and half of it later (Finn et al. 2017), or always the same."""
     seed: int = 0
@@ -48,15 +51,17 @@ class Protocol:
 
     def plan(self, experiment: Experiment) -> Plan:
         """The protocol with the defaults of an experiment filled in."""
+        benchmark = published_success(experiment.task) is not None
         if experiment.learner.remembers:
-            trial = self.steps or experiment.episodes_per_env
-            return Plan(self.tasks or 1000, self.episodes or 1, scales=(), trial=trial, min_steps=0, seed=self.seed)
+            trial, num_tasks = self.steps or experiment.episodes_per_env, self.tasks or (50 if benchmark else 1000)
+            return Plan(num_tasks, self.episodes or 1, scales=(), trial=trial, min_steps=0, seed=self.seed)
         reference = published(experiment.task)
         min_steps = reference.num_steps if reference is not None and self.episodes is None else 0
         num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes
         later = 0.5 if self.schedule == "halved" else 1.0
-        scales = (1.0, *[later] * ((self.steps or 3) - 1))
-        return Plan(self.tasks or 40, num_episodes, scales=scales, trial=1, min_steps=min_steps, seed=self.seed)
+        num_steps = self.steps or (max(1, experiment.learner.adapt_steps) if benchmark else 3)
+        scales, num_tasks = (1.0, *[later] * (num_steps - 1)), self.tasks or (50 if benchmark else 40)
+        return Plan(num_tasks, num_episodes, scales=scales, trial=1, min_steps=min_steps, seed=self.seed)
 
 
 class Contestant(NamedTuple):
@@ -75,7 +80,7 @@ def evaluate_run(
     Args:
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
             (its run lies inside ``run`` and is resumed or reused); None: as many as ``run`` has, or none where there
-            are reference agents; 0: leave it out.
+            are reference agents or published success rates; 0: leave it out.
 
     Returns:
         The tests by row, the learner's first.
@@ -86,7 +91,7 @@ def evaluate_run(
     plan = protocol.plan(experiment)
     agents = references(experiment.task, plan.trial)
     if pretrain_iterations is None:
-        pretrain_iterations = 0 if agents else progress.iteration
+        pretrain_iterations = 0 if agents or published_success(experiment.task) else progress.iteration
     rows = contestants(experiment, progress)
     if pretrain_iterations:
         name = "memoryless" if experiment.learner.remembers else "pretrained"
@@ -114,6 +119,8 @@ def evaluate_run(
     log_curve(run, next(iter(results.values())))
     adaptation_figure(record, run / "evaluation.png")
     console.print(table(experiment, plan, results, limits))
+    for found in success_tables(record["success"], published_success(experiment.task), plan.steps[-1]):
+        console.print(found)
     console.print(f"raw returns: {run / 'evaluation.json'} · picture: {run / 'evaluation.png'}")
     return results
 

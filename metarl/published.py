@@ -112,3 +112,45 @@ def published_trial(task: TaskDistribution, episodes: int) -> PublishedTrial | N
     if task.name == "tabular_mdp" and episodes in MDPS:
         return PublishedTrial(DUAN_2016, dict(zip(MDP_ROWS, MDPS[episodes], strict=True)))
     return None
+
+
+class PublishedSuccess(NamedTuple):
+    """Success rate on test tasks after adaptation, by source and method."""
+
+    rates: dict[str, dict[str, str]]
+    meta_batch: int
+    """Worlds that the published evaluation plays side by side; all kinds of test task share them."""
+
+    def parallel(self, num_kinds: int) -> int:
+        """Goals of one kind that are played side by side."""
+        return max(1, self.meta_batch // num_kinds)
+
+    def caption(self, method: str) -> str:
+        """What was reported for a method, and how it was counted."""
+        found = [f"{source} {rates[method]}" for source, rates in self.rates.items() if method in rates]
+        reported = "; ".join(found) or "nothing published for it"
+        return (
+            f"published: {reported}. Those count as the last column does, biased upwards: an episode ends at its "
+            "success, and of each environment's parallel goals the first 3 episodes to finish count. "
+            "All other columns count every episode."
+        )
+
+
+YU_2021, PLUS = "Meta-World 2021 (average maximum success over training)", "Meta-World+ 2025 (as transcribed)"
+
+SUCCESS: dict[str, PublishedSuccess] = {
+    "ml1": PublishedSuccess({}, meta_batch=10),
+    "ml10": PublishedSuccess(
+        {YU_2021: {"MAML": "31.6 %", "RL2": "35.8 %"}, PLUS: {"MAML": "~35 %", "RL2": "~35 %"}}, meta_batch=20
+    ),
+    "ml25": PublishedSuccess({}, meta_batch=25),
+    "ml45": PublishedSuccess(
+        {YU_2021: {"MAML": "39.9 %", "RL2": "33.3 %"}, PLUS: {"MAML": "~25 %", "RL2": "~25 %"}}, meta_batch=45
+    ),
+}
+"""By benchmark, for rewards of version 2."""
+
+
+def published_success(task: TaskDistribution) -> PublishedSuccess | None:
+    """What was reported on this benchmark, and how it was counted; None where nobody did."""
+    return SUCCESS.get(task.name)

@@ -8,7 +8,8 @@ from rich.table import Table
 from metarl.config import to_json
 from metarl.evaluate import HELD_OUT_SEED, Estimate, MetaTest, estimate
 from metarl.experiment import Experiment, versions
-from metarl.published import published, published_trial
+from metarl.published import published, published_success, published_trial
+from metarl.success import success_record
 from metarl.train import Progress
 
 LONGEST_CURVE = 10  # episodes that every row's raw returns are kept of; of longer trials the learner's alone
@@ -49,6 +50,8 @@ def summarize(
     learner, task = experiment.learner, experiment.task
     own, *others = results
     reference = published(task) if plan.scales else published_trial(task, plan.trial)
+    labels = task.labels(tasks)
+    by_kind = success_record(results, labels, horizon=task.horizon, published=published_success(task)) if labels else {}
     return {
         "protocol": {
             "task": task.name,
@@ -75,6 +78,8 @@ def summarize(
             row: row_record(plan, results[row], task.spec.has_success, raw=plan.trial <= LONGEST_CURVE)
             for row in others
         },
+        "success": by_kind,
+        "labels": labels,
         "bounds": limits,
         "published": None if reference is None else reference._asdict(),
         "tasks": tasks.tolist() if tasks.numel() <= LARGEST_TASKS else None,
@@ -92,7 +97,7 @@ def row_record(plan: Plan, result: MetaTest, has_success: bool, *, raw: bool) ->
     if raw:
         record["returns"] = result.returns.tolist()
     if raw and has_success:
-        record["successes"] = result.successes.tolist()
+        record["solved_after"] = result.solved_after.tolist()
     return record
 
 

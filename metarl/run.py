@@ -22,7 +22,7 @@ from metarl.logger import ProgressDisplay, ScalarLog
 from metarl.snapshot import capture, initial_progress, restore
 from metarl.stopping import StopOnSignal, Stopped
 from metarl.streams import stream_seed
-from metarl.train import Progress, train
+from metarl.train import Progress, by_kind, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
@@ -179,11 +179,12 @@ def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
     """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
     learner, num_tasks = experiment.learner, experiment.eval_tasks
     env = experiment.make_env(num_tasks, experiment.num_envs, stream="meta-test resets")
+    tasks = held_out_tasks(experiment.task, num_tasks)
     result = meta_test(
         learner,
         progress.learner_state,
         env,
-        held_out_tasks(experiment.task, num_tasks),
+        tasks,
         scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
         episodes=experiment.episodes_per_env if learner.remembers else 1,
         seed=stream_seed(experiment.seed, "meta-test", progress.iteration),
@@ -197,6 +198,7 @@ def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
     metrics |= {f"meta_test/return_{name}": float(returns[k]) for name, k in steps.items()}
     if env.spec.has_success:
         metrics |= {f"meta_test/success_{name}": float(successes[k]) for name, k in steps.items()}
+        metrics |= by_kind("meta_test/success", experiment.task.labels(tasks), result.successes[:, -1])
     return metrics
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from envs.api import TaskDistribution, TaskEnv
 from metarl.evaluate import by_episode
@@ -50,7 +52,8 @@ def train(
     while progress.iteration < iterations:  # 2
         begin()
         clock = Stopwatch()
-        env.set_tasks(tasks.sample(env.num_tasks, progress.tasks))  # 3: T_i ~ p(T)
+        sampled = tasks.sample(env.num_tasks, progress.tasks)  # 3: T_i ~ p(T)
+        env.set_tasks(sampled)
         actor, batches = learner.actor(progress.learner_state, env.num_tasks), []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
             with clock("sampling"):
@@ -64,10 +67,11 @@ def train(
         num_steps = sum(int(batch.valid.sum()) for batch in batches)
         progress.iteration += 1
         progress.env_steps += num_steps
-        log(metrics | returns(batches, episodes) | speed(num_steps, clock.seconds) | diverged(env))
+        found = returns(batches, episodes, tasks.labels(sampled))
+        log(metrics | found | speed(num_steps, clock.seconds) | diverged(env))
 
 
-def returns(batches: list[TrajectoryBatch], episodes: int) -> Metrics:
+def returns(batches: list[TrajectoryBatch], episodes: int, labels: list[str]) -> Metrics:
     """Mean undiscounted return of an episode as the learner adapts, its gain overall, and the success at the end.
 
     Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
@@ -84,7 +88,13 @@ def returns(batches: list[TrajectoryBatch], episodes: int) -> Metrics:
     metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = steps[0], steps[-1]
     metrics["meta_train/adaptation_gain"] = steps[-1] - steps[0]
     metrics["meta_train/success_post"] = success.float().mean().item()
-    return metrics
+    return metrics | by_kind("meta_train/success", labels, success)
+
+
+def by_kind(tag: str, labels: list[str], x: Shaped[Tensor, "task ..."]) -> Metrics:
+    """The mean of ``x`` over the tasks of each kind, where there are several."""
+    kinds = sorted(set(labels)) if len(set(labels)) > 1 else []
+    return {f"{tag}/{kind}": float(x[[label == kind for label in labels]].float().mean()) for kind in kinds}
 
 
 def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:

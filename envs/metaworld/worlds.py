@@ -80,14 +80,19 @@ class TaskWorlds:
         effort = self._action[:, 3:]
         self._state["ctrl"].copy_(torch.cat([effort, -effort], dim=-1))
 
-    def evaluate(self) -> tuple[Terms, Tensor, Scene]:
-        """Observes where the step led; returns the reward's terms and where the task is solved."""
+    def observe(self) -> Scene:
+        """Observes where the step led, and returns it as the reward sees it."""
         scene = Scene(self._names, self.episode, self._action)
         frame = observed(self.task, scene)
         goal = scene.target if self._show_goal else torch.zeros_like(scene.raw_hand)
         self.obs = torch.cat([frame, self.frame, goal], dim=-1).clamp(self._obs_low, self._obs_high)
         self.frame = frame
-        terms = self._reward(scene, frame[:, 4:7])
+        return scene
+
+    def evaluate(self) -> tuple[Terms, Bool[Tensor, " world"], Scene]:
+        """Observes; returns the reward's terms, where the task is solved, and the scene."""
+        scene = self.observe()
+        terms = self._reward(scene, self.frame[:, 4:7])
         return terms, self.task.success(scene, terms), scene
 
     def state_dict(self) -> dict[str, Tensor]:
