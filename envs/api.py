@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import mujoco
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -84,6 +85,34 @@ class TaskEnv(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict` exactly."""
+
+
+@runtime_checkable
+class VisibleTask(Protocol):
+    """A task distribution of MuJoCo models, which a video can show; its environments hold :class:`VisibleWorlds`."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+
+    @property
+    def frame_skip(self) -> int:
+        """Physics substeps a control step."""
+
+    def model_of(self, task: Float[Tensor, "..."]) -> mujoco.MjModel:
+        """A model that looks as one task does, goal included.
+
+        A first body with joints is followed, seen from the side; else the model's own free camera shows the scene
+        (``vis.global_`` and ``stat``).
+        """
+
+
+@runtime_checkable
+class VisibleWorlds(Protocol):
+    """Worlds of a :class:`VisibleTask`, ``env.worlds``."""
+
+    def pose(self, world: int) -> Float[Tensor, " qpos"]:
+        """The generalized positions of one world, in a new tensor."""
 
 
 TASKS: dict[str, type["TaskDistribution"]] = {}

@@ -32,6 +32,10 @@ class MujocoTask(TaskDistribution):
     def model(self) -> mujoco.MjModel:
         """The compiled model; actuators take controls in their own ctrlrange."""
 
+    def model_of(self, task: Float[Tensor, "..."]) -> mujoco.MjModel:
+        """As :class:`envs.api.VisibleTask`; by default every task looks the same."""
+        return self.model()
+
     @abstractmethod
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         """Writes initial states into the worlds of ``mask``, which hold the model's defaults."""
@@ -106,6 +110,9 @@ class MujocoWorlds:
 
     def observe(self) -> Float[Tensor, "world obs"]:
         return self.task.observe(self.physics).to(self._device, self._dtype)
+
+    def pose(self, world: int) -> Float[Tensor, " qpos"]:
+        return self.physics.bind("qpos")[world].clone()
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         physics, task = self.physics, self.task

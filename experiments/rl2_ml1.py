@@ -1,4 +1,4 @@
-"""RL² on ML1: one Meta-World environment, goals hidden (``--task.env push-v3`` chooses another of the 50).
+"""RL² on ML1: one Meta-World environment, goals hidden (``--env push-v3`` chooses another of the 50).
 
 plus has the hyperparameters and the 2M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
 2021; tuned keeps plus's budget with shorter trials and a network that CPUs can update.
@@ -16,6 +16,7 @@ PRESETS = {
         learner=RL2(
             policy=RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,)),
             reward_scale=0.1,
+            normalize_obs=True,
             gae_lambda=0.95,
             value_lambda=0.95,
             learning_rate=2e-3,

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
+from jaxtyping import Float
 from mujoco.rendering.classic import gl_context
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+
+from envs.api import VisibleTask
 
 Picture = NDArray[np.uint8]
 """Height x width x RGB."""
@@ -35,8 +38,8 @@ MISSING = (
 SHORT_EPISODE = 3.0  # simulated seconds; a shorter one is over before one has seen it, and plays at half speed
 SUPERSAMPLING = 2  # smooths edges and textures alike, at the price of 4-fold multisampling
 PALENESS = 0.65  # how far floor and sky go towards white, so that the bodies stand out
-AZIMUTH, ELEVATION = 90.0, -12.0  # degrees: along +y, from a little above
-DISTANCE = 3.0  # of the camera, in radii of the model
+AZIMUTH, ELEVATION = 90.0, -12.0  # degrees: along +y, from a little above; of the camera that follows a model
+DISTANCE = 3.0  # of that camera, in radii of the model
 LINE_COLOR = np.array([0.78, 0.33, 0.24, 1.0], np.float32)
 
 
@@ -79,15 +82,15 @@ def use_backend() -> str:
 
 
 class Bodies:
-    """A scene of :mod:`metarl.video`: a MuJoCo model from the side, the camera following it.
+    """A scene of :mod:`metarl.video`: a MuJoCo model that moves about, followed from its side, or one that stands.
 
     Raises:
         NoGraphics: no OpenGL.
     """
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: VisibleTask, parameter: Float[Tensor, "..."]) -> None:
         use_backend()
-        self._model = task.model()
+        self._model = task.model_of(parameter)
         self._step_seconds = self._model.opt.timestep * task.frame_skip
         self._slowed = task.horizon * self._step_seconds < SHORT_EPISODE
         self.steps_per_second = (0.5 if self._slowed else 1.0) / self._step_seconds
@@ -98,23 +101,27 @@ class Bodies:
     def panels(
         self, episodes: Sequence[NDArray[np.float64]], steps: Sequence[int], width: int, height: int
     ) -> Iterator[list[Picture]]:
-        """Draws qpos [state, nq] of each episode, with a line on the floor where it began."""
+        """Draws qpos [state, nq] of each episode; where the camera moves, a line on the floor tells where it began."""
         model = _restyled(self._model, width * SUPERSAMPLING, height * SUPERSAMPLING)
         data = mujoco.MjData(model)
         starts = [_center(model, data, qpos[0]) for qpos in episodes]
         radius = _radius(model, data)
         camera = mujoco.MjvCamera()
-        camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * radius
+        mujoco.mjv_defaultFreeCamera(model, camera)
+        moves = model.body_dofnum[1] > 0
+        if moves:
+            camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * radius
         with mujoco.Renderer(model, height * SUPERSAMPLING, width * SUPERSAMPLING) as renderer:
-            for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-                renderer.scene.flags[flag] = False  # shadows alone: 100 ms a picture in software, against 25
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             for step in steps:
                 pictures = []
                 for qpos, start in zip(episodes, starts, strict=True):
                     center = _center(model, data, qpos[min(step, len(qpos) - 1)])
-                    camera.lookat[:] = *center[:2], start[2]
+                    if moves:
+                        camera.lookat[:] = *center[:2], start[2]
                     renderer.update_scene(data, camera)
-                    _add_line(renderer.scene, start, radius)
+                    if moves:
+                        _add_line(renderer.scene, start, radius)
                     picture = Image.fromarray(renderer.render())
                     pictures.append(np.asarray(picture.reduce(SUPERSAMPLING)))
                 yield pictures
@@ -125,6 +132,7 @@ def _restyled(model: mujoco.MjModel, width: int, height: int) -> mujoco.MjModel:
     model = copy.deepcopy(model)
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     model.vis.quality.offsamples = 0
+    model.vis.quality.shadowsize = 0  # shadows alone: 100 ms a picture in software, against 25
     for texture in np.flatnonzero(model.tex_type != mujoco.mjtTexture.mjTEXTURE_CUBE):
         begin = model.tex_adr[texture]
         size = model.tex_height[texture] * model.tex_width[texture] * model.tex_nchannel[texture]

@@ -12,10 +12,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.api import VisibleTask
 from metarl.experiment import Experiment
 from metarl.gl import Bodies, Picture
 
 INK, FAINT, GRID, PAPER, ACCENT = "#1b1b1b", "#707070", "#e6e6e6", "#ffffff", "#c8553d"
+SOLVED = "#2e8b57"
 PALE = "#b9c4cf"
 REWARDS = LinearSegmentedColormap.from_list("rewards", ["#eef1f4", "#5f94c0"])  # pale enough for numbers in ink
 SLOWEST = 3.0  # steps a second of bandits and MDPs, so that one can follow them
@@ -25,7 +27,7 @@ LEGEND = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "fram
 
 @runtime_checkable
 class Scene(Protocol):
-    """Draws episodes side by side. A state of an episode is a row of numbers: the qpos of a body; of other tasks the
+    """Draws episodes side by side. A state of an episode is a row of numbers: the qpos of a model; of other tasks the
     observation, and the action and the reward that led there (zeros in the first row)."""
 
     steps_per_second: float
@@ -48,8 +50,8 @@ def find_scene(experiment: Experiment, task: Float[Tensor, "..."], num_steps: in
     """
     spec, parameter = experiment.task.spec, task.double().cpu().numpy()
     pace = max(SLOWEST, num_steps / LONGEST)
-    if hasattr(experiment.task, "model"):
-        return Bodies(experiment.task)
+    if isinstance(experiment.task, VisibleTask):
+        return Bodies(experiment.task, task)
     if spec.discrete and parameter.shape == (spec.action_dim,):
         return Bandit(parameter, pace)
     if spec.discrete and parameter.shape == (spec.obs_dim, spec.action_dim, spec.obs_dim + 1):

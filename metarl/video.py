@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from envs.api import VisibleWorlds
 from metarl.evaluate import held_out_tasks
 from metarl.evaluate_run import load_progress
 from metarl.experiment import Experiment, load_experiment
 from metarl.gl import Picture
 from metarl.rollout import rollout
-from metarl.scenes import FAINT, INK, PAPER, Scene, find_scene
+from metarl.scenes import FAINT, INK, PAPER, SOLVED, Scene, find_scene
 from metarl.streams import stream
 from metarl.types import TrajectoryBatch
 
 WIDTH, HEIGHT = 480, 400  # pixels of a panel
 HEADER, MARGIN, DIVIDER = 68, 14, 4  # pixels; the header is a line about the video and one about each panel
 FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size=16)
-MAX_FPS = 50.0
+MAX_FPS = 30.0
 HOLD = 1.0  # seconds that the last frame stays
 SHORT = 5  # numbers; a task parameter of more is not written out
 GIF_BYTES, GIF_SECONDS = 2_000_000, 10.0
@@ -47,6 +48,8 @@ class Episode(NamedTuple):
     last."""
     returns: NDArray[np.float64]
     """Sum of the rewards so far: 0, then after each step."""
+    solved: NDArray[np.bool_]
+    """Whether the task was solved so far: False, then after each step."""
 
 
 def render_run(
@@ -97,8 +100,9 @@ def render_run(
     progress = load_progress(experiment, run, print)
     before, *_, after = record(experiment, progress.learner_state, env, task, adapt_steps)
 
-    parameter = ", ".join(f"{value:.3g}" for value in task.flatten().tolist()).replace("-", "−")
-    name = f"task {task_index}" + f" ({parameter})" * (task.numel() <= SHORT)
+    numbers = ", ".join(f"{value:.3g}" for value in task.flatten().tolist()).replace("-", "−")
+    described = experiment.task.labels(task[None]) or [numbers] * (task.numel() <= SHORT)
+    name = " ".join([f"task {task_index}", *(f"({words})" for words in described)])
     title = f"{experiment.task.name} · {name} · {progress.iteration} meta-updates"
     folder = run / "videos" if out is None else out
     try:
@@ -120,12 +124,11 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
     inner_steps, trial = (0, adapt_steps) if learner.remembers else (adapt_steps, 1)
     halves = experiment.task.horizon == 1 and trial > 1
     generator = stream(experiment.seed, "video actions", device=experiment.device)
-    physics = getattr(env.worlds, "physics", None)
     poses: list[Tensor] = []
 
     def act(*arguments: Any) -> Any:
-        if physics is not None:  # before the step, which at its end may begin the next episode
-            poses.append(physics.bind("qpos")[0].clone())
+        if isinstance(env.worlds, VisibleWorlds):  # before the step, which at its end may begin the next episode
+            poses.append(env.worlds.pose(0))
         return learner.act(*arguments)
 
     env.set_tasks(task[None])
@@ -150,8 +153,8 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
 
 def _clip(
     batch: TrajectoryBatch, poses: list[Tensor], begin: int, end: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """States and returns of world 0 from step ``begin`` to before ``end``; a last step that diverged is left out."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """What world 0 did from step ``begin`` to before ``end``; a last step that diverged is left out."""
     end = begin + max(1, int(batch.valid[0, 0, begin:end].sum()))
     obs, action, reward, valid, next_obs = (
         x[0, 0, begin:end] for x in (batch.obs, batch.action, batch.reward, batch.valid, batch.next_obs)
@@ -163,7 +166,8 @@ def _clip(
         led = torch.nn.functional.pad(torch.cat([action, reward[:, None]], dim=1), (0, 0, 1, 0))
         states = torch.cat([torch.cat([obs, next_obs[-1:]]), led], dim=1)
     returns = np.cumsum([0.0, *reward.double().cpu().numpy()])
-    return states.double().cpu().numpy(), returns
+    solved = np.logical_or.accumulate([False, *batch.success[0, 0, begin:end].cpu().numpy()])
+    return states.double().cpu().numpy(), returns, solved
 
 
 def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str, seconds: float | None) -> None:
@@ -174,10 +178,13 @@ def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str
     steps = [*range(0, last, stride), *[last] * round(1 + HOLD * fps)]
     if seconds is not None:
         steps = steps[: math.ceil(seconds * fps)]
-    pictures = scene.panels([episode.states for episode in episodes], steps, WIDTH, HEIGHT)
+    shown = list(dict.fromkeys(steps))
+    pictures = scene.panels([episode.states for episode in episodes], shown, WIDTH, HEIGHT)
     with closing(imageio.get_writer(path, fps=fps, codec="libx264", quality=7, macro_block_size=2)) as writer:
-        for step, panels in zip(steps, pictures, strict=True):
-            writer.append_data(_page(title, scene.clock(step), step, panels, episodes))
+        for step, panels in zip(shown, pictures, strict=True):
+            page = _page(title, scene.clock(step), step, panels, episodes)
+            for _ in range(steps.count(step)):
+                writer.append_data(page)
 
 
 def _page(title: str, clock: str, step: int, panels: Sequence[Picture], episodes: Sequence[Episode]) -> Picture:
@@ -188,9 +195,12 @@ def _page(title: str, clock: str, step: int, panels: Sequence[Picture], episodes
     draw.text((page.width - MARGIN, 10), clock, FAINT, FONT, anchor="ra")
     for position, (panel, episode) in enumerate(zip(panels, episodes, strict=True)):
         left = position * (WIDTH + DIVIDER)
-        total = f"return {episode.returns[min(step, len(episode.returns) - 1)]:.1f}".replace("-", "−")
+        now = min(step, len(episode.returns) - 1)
+        total = f"return {episode.returns[now]:.1f}".replace("-", "−")
         page.paste(Image.fromarray(panel), (left, HEADER))
         draw.text((left + MARGIN, 38), episode.label, INK, FONT)
+        if episode.solved[now]:
+            draw.text((left + 2 * MARGIN + draw.textlength(episode.label, FONT), 38), "solved", SOLVED, FONT)
         draw.text((left + WIDTH - MARGIN, 38), total, INK, FONT, anchor="ra")
     return np.asarray(page)
 

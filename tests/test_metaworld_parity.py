@@ -14,7 +14,10 @@ from envs.metaworld.worlds import ENVIRONMENTS, TaskWorlds
 GOALS, STEPS = 3, 100
 TOLERANCE = 1e-9
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Constant.s. may be too high"),  # of the scripted policies
+]
 
 
 def our_worlds(name: str, vecs: np.ndarray, *, reward: str = "v2", show_goal: bool = True) -> TaskWorlds:

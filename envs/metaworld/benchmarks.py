@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import mujoco
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +30,8 @@ from torch import Tensor
 from envs.api import BadField, EnvSpec, TaskDistribution
 from envs.metaworld.goals import GOALS, draw_goals
 from envs.metaworld.sawyer import SAWYER
+from envs.metaworld.simulation import FRAME_SKIP
+from envs.metaworld.view import goal_model
 from envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
 from envs.task_env import BatchedTaskEnv
 
@@ -40,6 +43,7 @@ class MetaWorld(TaskDistribution):
     """What the benchmarks share."""
 
     show_goal: ClassVar[bool] = False
+    frame_skip: ClassVar[int] = FRAME_SKIP
 
     horizon: int = 500
     """Steps of an episode."""
@@ -67,9 +71,7 @@ class MetaWorld(TaskDistribution):
 
     @property
     def spec(self) -> EnvSpec:
-        return EnvSpec(
-            obs_dim=2 * FRAME + 3, action_dim=4, horizon=self.horizon, terminates=False, has_success=True
-        )
+        return EnvSpec(obs_dim=2 * FRAME + 3, action_dim=4, horizon=self.horizon, terminates=False, has_success=True)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 7"]:
         """Training tasks, equally many of each environment up to one; each takes its goals without replacement."""
@@ -88,6 +90,11 @@ class MetaWorld(TaskDistribution):
 
     def labels(self, task: Float[Tensor, "task 7"]) -> list[str]:
         return [ENVIRONMENTS[int(index)] for index in task[:, 0]]
+
+    def model_of(self, task: Float[Tensor, " 7"]) -> mujoco.MjModel:
+        """As :class:`envs.api.VisibleTask`."""
+        sawyer = SAWYER[ENVIRONMENTS[int(task[0])]]
+        return goal_model(sawyer, task[1 : 1 + len(sawyer.vec_low)].double().cpu().numpy())
 
     def make(
         self,

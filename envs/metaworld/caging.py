@@ -46,6 +46,20 @@ def caging(
     return gripped
 
 
+def caging_handle(scene: Scene, obj: Points, *, length: float, density: str) -> Worlds:
+    """The form of hammer and wrenches: along x a handle of that length [m] is held wherever the hand is, 0 to 1."""
+    x = torch.where((obj - scene.hand)[:, 0].abs() < length / 2, scene.hand[:, 0], obj[:, 0])
+    return caging(
+        scene,
+        torch.cat([x[:, None], obj[:, 1:]], dim=-1),
+        obj_radius=0.015,
+        pad_success_thresh=0.02,
+        xz_thresh=0.01,
+        object_reach_radius=0.01,
+        density=density,
+    )
+
+
 def caging_by_sides(scene: Scene, obj: Points, *, obj_radius: float, xz_thresh: float, grip_margin: float) -> Worlds:
     """The form of sweep, sweep-into, soccer and push-back, which know left from right and not the effort, 0 to 1.
 

@@ -102,7 +102,7 @@ def _path(task: SawyerTask) -> Path:
 def _read(task: SawyerTask) -> dict[bytes, Start]:
     """What is on disk; nothing where the file is missing or damaged, for it can be computed again."""
     try:
-        with np.load(_path(task), allow_pickle=False) as file:
+        with open(_path(task), "rb") as raw, np.load(raw, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return {}

@@ -6,10 +6,12 @@ Every function takes and returns tensors ``[world]``, lengths in m.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 Worlds = Float[Tensor, " world"]
+Flags = Bool[Tensor, " world"]
+Numbers = Shaped[Tensor, " world"]  # or flags
 Points = Float[Tensor, "world 3"]
 
 VALUE_AT_MARGIN = 0.1
@@ -25,7 +27,9 @@ def distance(a: Points, b: Points) -> Worlds:
     return norm(a - b)
 
 
-def long_tail(x: Worlds, upper: float, margin: Worlds | float, *, lower: float = 0.0) -> Worlds:
+def long_tail(
+    x: Float[Tensor, "world ..."], upper: float, margin: Float[Tensor, "world ..."] | float, *, lower: float = 0.0
+) -> Float[Tensor, "world ..."]:
     """1 where ``lower <= x <= upper``, else falling like 1 / (1 + 9 d^2), d = distance to that range over ``margin``.
 
     A margin of 0 makes it a step.
@@ -56,7 +60,33 @@ def rectangular_prism(x: Points, zero: Points, one: Points) -> Worlds:
     return torch.where(inside, fraction.prod(-1), 1.0)
 
 
-def peaked(progress: Worlds, remaining: Worlds) -> Worlds:
-    """The goal term of version-1 rewards: 1000 (progress + exp(-r^2 / 0.01) + exp(-r^2 / 0.001)), at least 0."""
-    square = remaining.square()
-    return (1000 * (progress + torch.exp(-square / 0.01) + torch.exp(-square / 0.001))).clamp(min=0.0)
+def funnel(radius: Worlds, neck: Worlds | float, *, slope: float, height: float) -> Worlds:
+    """Height to keep at ``radius`` from an axis: 0 within ``neck``, else slope log(radius - neck) + height."""
+    return torch.where(radius > neck, slope * torch.log(radius - neck) + height, 0.0)
+
+
+def peaked(progress: Worlds, remaining: Worlds, *, width: float = 0.01, least: float = 0.0) -> Worlds:
+    """The goal term of version-1 rewards: 1000 (progress + exp(-r^2 / w) + exp(-10 r^2 / w)), at least ``least``."""
+    square = remaining.square() / width
+    return (1000 * (progress + torch.exp(-square) + torch.exp(-10 * square))).clamp(min=least)
+
+
+def close_quaternion(
+    quat: Float[Tensor, "world 4"], ideal: tuple[float, float, float, float], *, margin: float = 0.4
+) -> Worlds:
+    """1 at the orientation ``ideal``, falling to 0 at a distance of ``margin`` between the quaternions."""
+    return (1.0 - norm(quat - quat.new_tensor(ideal)) / margin).clamp(min=0.0)
+
+
+def lifting(
+    z: Worlds, rest: Worlds, goal: Worlds, *, lifted: Bool[Tensor, " world"], held: Bool[Tensor, " world"]
+) -> Worlds:
+    """The lifting term of version-1 rewards: 100 times the height that was reached, at most ``goal``.
+
+    Args:
+        z: height of the object; ``rest`` where it lay, ``goal`` where it is to be.
+        lifted: earns all of it at any height.
+        held: near the fingers; without this an object in the air earns nothing.
+    """
+    partly = torch.where(held & (z > rest + 0.005), torch.minimum(goal, z), 0.0)
+    return 100 * torch.where(lifted, goal, partly)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Worlds
+from envs.metaworld.rewards import Flags, Numbers, Worlds
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
 
@@ -31,6 +31,10 @@ class Terms(NamedTuple):
     """Distance that decides success [m, or rad]."""
     grasp_reward: Worlds
     in_place_reward: Worlds
+    remaining: Worlds | None = None
+    """What decides success where ``obj_to_target`` does not [m, or rad]."""
+    solved: Flags | None = None
+    """Whether the task is solved, where no distance decides."""
 
 
 class SawyerTask(ABC):
@@ -39,6 +43,8 @@ class SawyerTask(ABC):
     name: ClassVar[str] = ""
     model: ClassVar[str]
     """The XML of the installed package, without its ending."""
+    touch: ClassVar[str] = ""
+    """Geom whose touch by the fingers success depends on; sensing it costs time."""
     hand_low: ClassVar[Sequence[float]] = (-0.5, 0.40, 0.05)
     """Where the mocap body may be dragged [m]."""
     hand_high: ClassVar[Sequence[float]] = (0.5, 1.0, 0.5)
@@ -84,13 +90,16 @@ class SawyerTask(ABC):
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         """The reward of version 1, unbounded."""
 
-    def success(self, scene: Scene, terms: Terms) -> Worlds:
+    def success(self, scene: Scene, terms: Terms) -> Flags:
         """Whether the task is solved in this step."""
-        return terms.obj_to_target <= self.success_radius
+        if terms.solved is not None:
+            return terms.solved
+        remaining = terms.obj_to_target if terms.remaining is None else terms.remaining
+        return remaining <= self.success_radius
 
-    def near_object(self, scene: Scene, terms: Terms) -> Worlds:
+    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
         return terms.near <= self.near_radius
 
 
-def concatenate(*parts: Sequence[float] | Vector) -> Vector:
+def concatenate(*parts: Sequence[float] | Vector | float) -> Vector:
     return np.concatenate([np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in parts])

@@ -5,8 +5,10 @@ from functools import cached_property
 
 import mujoco
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from envs.metaworld.simulation import PADS
 
 HAND_LOW = (-0.525, 0.348, -0.0525)
 HAND_HIGH = (0.525, 1.025, 0.7)
@@ -20,6 +22,7 @@ OBJECTS = {
     "site_xpos": mujoco.mjtObj.mjOBJ_SITE,
     "geom_xpos": mujoco.mjtObj.mjOBJ_GEOM,
     "geom_xmat": mujoco.mjtObj.mjOBJ_GEOM,
+    "sensordata": mujoco.mjtObj.mjOBJ_SENSOR,
 }
 
 Points = Float[Tensor, "world 3"]
@@ -41,6 +44,8 @@ class Names:
                 index = mujoco.mj_name2id(self._model, OBJECTS[field], name)
                 if index < 0:
                     raise KeyError(f"the model has no {name!r} in {field}")
+                if field == "sensordata":
+                    index = int(self._model.sensor_adr[index])
             self._index[field, name] = index
         return self._fields[field][:, self._index[field, name]]
 
@@ -79,6 +84,11 @@ class Scene:
     def joint(self, name: str) -> Float[Tensor, " world"]:
         """Position of a joint with one degree of freedom [rad or m]."""
         return self._names.get("qpos", name)
+
+    def touching(self) -> Bool[Tensor, " world"]:
+        """Whether both fingers press on the geom that the task names in ``touch``."""
+        left, right = (self._names.get("sensordata", pad) for pad in PADS)
+        return (left != 0) & (right != 0)
 
     @cached_property
     def raw_hand(self) -> Points:

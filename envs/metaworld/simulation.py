@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 FRAME_SKIP = 5  # substeps of 0.0025 s in a control step
 SETTLE_STEPS = 50  # control steps in which the arm moves to where an episode begins
@@ -22,7 +23,10 @@ OPEN_GRIPPER = (-1.0, 1.0)
 # anchor, relative pose and torque scale of the weld that drags the hand behind the mocap body
 WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)
 
+PADS = ("leftpad_geom", "rightpad_geom")
+
 Vector = NDArray[np.float64]
+ArrayLike = Any  # numpy's own annotation refuses tuples at run time
 
 
 def assets() -> Path:
@@ -34,9 +38,18 @@ def assets() -> Path:
 
 
 @cache
-def compile_model(name: str) -> mujoco.MjModel:
-    """A Meta-World model with its weld as the environments set it; shared, never written to."""
-    model = mujoco.MjModel.from_xml_path(str(assets() / f"{name}.xml"))
+def compile_model(name: str, touch: str = "") -> mujoco.MjModel:
+    """A Meta-World model with its weld as the environments set it; shared, never written to.
+
+    With ``touch``, a geom, it has a sensor of the force between it and each pad, called as the pad.
+    """
+    spec = mujoco.MjSpec.from_file(str(assets() / f"{name}.xml"))
+    for pad in PADS if touch else ():
+        geom, force = mujoco.mjtObj.mjOBJ_GEOM, 1 << mujoco.mjtConDataField.mjCONDATA_FORCE.value
+        strongest, contacts = 2, 1  # the strongest of all contacts is enough
+        what = {"objtype": geom, "objname": pad, "reftype": geom, "refname": touch}
+        spec.add_sensor(name=pad, type=mujoco.mjtSensor.mjSENS_CONTACT, intprm=[force, strongest, contacts], **what)
+    model = spec.compile()
     model.eq_data[model.eq_type == mujoco.mjtEq.mjEQ_WELD, : len(WELD)] = WELD
     return model
 
@@ -90,7 +103,7 @@ class Simulation:
         return (self.site("rightEndEffector") + self.site("leftEndEffector")) / 2
 
 
-def single(*values: float) -> Vector:
+def single(*values: float | int) -> Vector:
     """Numbers that Meta-World keeps in single precision, so that its constants are met to the last bit."""
     return np.array(values, dtype=np.float32).astype(np.float64)
 

@@ -29,15 +29,18 @@ class TaskWorlds:
         self.task = task
         self._reward = task.reward if reward == "v2" else task.reward_v1
         self._show_goal, self._num_threads = show_goal, num_threads
-        model = compile_model(task.model)
+        model = compile_model(task.model, task.touch)
         self.physics = make_physics(model, num_worlds, engine=physics, num_threads=num_threads)
-        self._names = Names(model, {name: self.physics.bind(name) for name in FIELDS})
+        fields = (*FIELDS, "sensordata") if task.touch else FIELDS
+        self._names = Names(model, {name: self.physics.bind(name) for name in fields})
         self._state = {name: self.physics.bind(name) for name in STATE}
         self._body_pos = self.physics.expand("body_pos")
         self._mocap, self._quat = self._state["mocap_pos"][:, 0], self._state["mocap_quat"][:, 0]
         self._low, self._high = self._mocap.new_tensor(task.hand_low), self._mocap.new_tensor(task.hand_high)
         self._upright = self._mocap.new_tensor(MOCAP_QUAT)
-        low, high = task.goal_low or task.hand_low, task.goal_high or task.hand_high
+        hidden = (0.0, 0.0, 0.0)
+        low = (task.goal_low or task.hand_low) if show_goal else hidden
+        high = (task.goal_high or task.hand_high) if show_goal else hidden
         unbounded = [torch.inf] * (FRAME - 4)
         frame_low, frame_high = [*HAND_LOW, -1.0, *(-x for x in unbounded)], [*HAND_HIGH, 1.0, *unbounded]
         self._obs_low = self._mocap.new_tensor([*frame_low, *frame_low, *low])
@@ -169,6 +172,11 @@ class MetaWorlds:
         for group, where in self.groups():
             obs[where] = group.obs.to(self._dtype)
         return obs.to(self._device)
+
+    def pose(self, world: int) -> Float[Tensor, " qpos"]:
+        kind = int(self._task[world, 0])
+        row = int((self._where[kind] < world).sum())
+        return self._groups[kind].physics.bind("qpos")[row].clone()
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         action = action.cpu()

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, long_tail, norm, peaked
+from envs.metaworld.rewards import Numbers, distance, long_tail, norm, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
@@ -41,5 +41,25 @@ class Reach(SawyerTask):
         reward = peaked(distance(scene.init_tcp, scene.target) - to_target, to_target)
         return Terms(reward, to_target, to_target, to_target, nothing)
 
-    def near_object(self, scene: Scene, terms: Terms) -> Float[Tensor, " world"]:
+    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
         return terms.near  # Meta-World reports the distance here
+
+
+class ReachWall(Reach):
+    """The goal is behind a wall."""
+
+    name = "reach-wall-v3"
+    model = "sawyer_reach_wall_v3"
+    vec_low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)  # object, goal
+    vec_high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
+    goal_low, goal_high = (-0.05, 0.85, 0.05), (0.05, 0.9, 0.3)
+
+    def reward(self, scene: Scene, obj: Points) -> Terms:
+        return self.without_object(super().reward(scene, obj))
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        return self.without_object(super().reward_v1(scene, obj))
+
+    def without_object(self, terms: Terms) -> Terms:
+        nothing = torch.zeros_like(terms.near)
+        return terms._replace(near=nothing, grasp_reward=nothing)

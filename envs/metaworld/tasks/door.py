@@ -1,0 +1,121 @@
+"""Doors with a handle, opened and closed."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.metaworld.rewards import (
+    Numbers,
+    Worlds,
+    distance,
+    funnel,
+    gaussian,
+    hamacher_product,
+    long_tail,
+    norm,
+    peaked,
+)
+from envs.metaworld.sawyer import SawyerTask, Terms
+from envs.metaworld.scene import Points, Scene, quaternion_of
+from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+
+
+class Door(SawyerTask):
+    """A door on a hinge, whose handle is observed."""
+
+    model = "sawyer_door_pull"
+    vec_low = (0.0, 0.85, 0.15)  # door
+    vec_high = (0.1, 0.95, 0.15)
+    success_radius = 0.08
+    angle: ClassVar[float]
+    """Of the hinge at first [rad]; negative is open."""
+    to_goal: ClassVar[tuple[float, float, float]]
+    """The goal, seen from the door [m]."""
+
+    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
+        sim.move_body("door", vec)
+        sim.set_object(self.angle, qvel=slice(9, 10))
+        target = vec + np.array(self.to_goal)
+        return {"target": target, "farthest": flat_distance(sim.geom("handle"), target)}
+
+    def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
+        return torch.cat([scene.geom("handle"), quaternion_of(scene.geom_matrix("handle"))], dim=-1)
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        to_obj = distance(obj, scene.tcp)
+        to_target = norm((obj - scene.target)[:, :2])
+        nothing = torch.zeros_like(to_obj)
+        swing = peaked(scene.episode["farthest"] - to_target, to_target)
+        reward = torch.where(to_obj < 0.05, swing, 0.0) - to_obj
+        return Terms(reward, nothing, to_target, nothing, nothing)
+
+    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
+        return terms.near  # Meta-World reports a reward or 0 here
+
+
+class DoorOpen(Door):
+    """Solved by the handle's x alone; Meta-World reports 0 as the distance to the goal."""
+
+    name = "door-open-v3"
+    goal_low, goal_high = (-0.3, 0.4, 0.1499), (-0.2, 0.5, 0.1501)
+    angle = 0.0
+    to_goal = (-0.3, -0.45, 0.0)
+
+    def reward(self, scene: Scene, obj: Points) -> Terms:
+        effort = (scene.gripper_effort.clamp(-1.0, 1.0) + 1.0) / 2.0
+        ready, opened = self._ready(scene.hand, obj), self._opened(scene.joint("doorjoint"))
+        remaining = self._remaining(scene, obj)
+        reward = 2 * hamacher_product(ready, effort) + 8 * opened
+        reward = torch.where(remaining <= self.success_radius, 10.0, reward)
+        return Terms(reward, ready, torch.zeros_like(reward), effort, opened, remaining)
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        terms = super().reward_v1(scene, obj)
+        return terms._replace(obj_to_target=torch.zeros_like(terms.reward), remaining=self._remaining(scene, obj))
+
+    @staticmethod
+    def _remaining(scene: Scene, obj: Points) -> Worlds:
+        return (obj - scene.target)[:, 0].abs()
+
+    @staticmethod
+    def _ready(hand: Points, obj: Points) -> Worlds:
+        """Hand between handle and door, having come from above: a funnel around the handle is its floor."""
+        threshold = 0.12
+        radius = norm((hand - obj + obj.new_tensor((0.05, 0.0, 0.0)))[:, :2])
+        floor = funnel(radius, threshold, slope=0.04, height=0.4)
+        above = torch.where(hand[:, 2] >= floor, 1.0, long_tail(floor - hand[:, 2], 0.01, floor / 2))
+        in_place = long_tail(distance(hand, obj + obj.new_tensor((0.0, 0.03, -0.01))), threshold / 2, 0.5)
+        return hamacher_product(above, in_place)
+
+    @staticmethod
+    def _opened(hinge: Worlds) -> Worlds:
+        """0.2 for having moved the door at all, 0.8 for how far it is open."""
+        moved = (hinge < -math.pi / 90).to(hinge)
+        return 0.2 * moved + 0.8 * long_tail(math.pi * 2 / 3 + hinge, 0.5, math.pi / 3)
+
+
+class DoorClose(Door):
+    """The door starts wide open; there is no reward for a grasp."""
+
+    name = "door-close-v3"
+    hand_init = single(-0.5, 0.6, 0.2)
+    goal_low, goal_high = (0.2, 0.65, 0.1499), (0.3, 0.75, 0.1501)
+    angle = -1.5708
+    to_goal = (0.2, -0.2, 0.0)
+
+    def reward(self, scene: Scene, obj: Points) -> Terms:
+        to_target = distance(obj, scene.target)
+        in_place = gaussian(to_target, 0.05, math.hypot(*self.to_goal))
+        margin = norm(obj - obj.new_tensor(self.hand_init)) + 0.1
+        hand_in_place = gaussian(distance(scene.tcp, scene.target), 0.25 * 0.05, margin)
+        reward = torch.where(to_target < 0.05, 10.0, 3 * hand_in_place + 6 * in_place)
+        one = torch.ones_like(reward)
+        return Terms(reward, torch.zeros_like(reward), to_target, one, hand_in_place)
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        terms = super().reward_v1(scene, obj)
+        return terms._replace(grasp_reward=torch.ones_like(terms.reward))

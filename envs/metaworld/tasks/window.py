@@ -1,0 +1,92 @@
+"""Windows that slide sideways."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.metaworld.rewards import Worlds, distance, gaussian, hamacher_product, long_tail, peaked
+from envs.metaworld.sawyer import SawyerTask, Terms
+from envs.metaworld.scene import Points, Scene
+from envs.metaworld.simulation import Simulation, Vector, single
+
+TRAVEL = 0.2  # m along x between closed and open
+
+
+class Window(SawyerTask):
+    """Its handle is observed, and only the handle's x matters."""
+
+    model = "sawyer_window_horizontal"
+    hand_init = single(0, 0.4, 0.2)
+    near_radius = 0.05
+    handle: ClassVar[str]
+    """The site that is the handle."""
+
+    def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
+        return scene.site(self.handle)
+
+    def reward(self, scene: Scene, obj: Points) -> Terms:
+        to_obj, to_target = distance(obj, scene.tcp), self._to_target(scene, obj)
+        in_place = long_tail(to_target, 0.05, self.margin(scene))
+        reach = self.reached(to_obj, 0.02, (distance(scene.episode["handle_init"], scene.init_tcp) - 0.02).abs())
+        return Terms(10 * hamacher_product(reach, in_place), to_obj, to_target, reach, in_place)
+
+    @abstractmethod
+    def margin(self, scene: Scene) -> Worlds | float:
+        """How far the handle was at first from being close enough to the goal, to version 2 [m]."""
+
+    @abstractmethod
+    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+        """The reward for being at the handle."""
+
+    def reward_v1(self, scene: Scene, obj: Points) -> Terms:
+        """Moving the window may cost reward, unlike in other tasks: its handle can be beyond ``TRAVEL``."""
+        to_obj, to_target = distance(obj, scene.tcp), self._to_target(scene, obj)
+        nothing = torch.zeros_like(to_obj)
+        slid = peaked(TRAVEL - to_target, to_target, least=-torch.inf)
+        return Terms(torch.where(to_obj < 0.05, slid, 0.0) - to_obj, nothing, to_target, nothing, nothing)
+
+    @staticmethod
+    def _to_target(scene: Scene, obj: Points) -> Worlds:
+        return (obj[:, 0] - scene.target[:, 0]).abs()
+
+
+class WindowOpen(Window):
+    name = "window-open-v3"
+    vec_low = (-0.1, 0.7, 0.16)  # window
+    vec_high = (0.1, 0.9, 0.16)
+    handle = "handleOpenStart"
+
+    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
+        sim.move_body("window", vec)
+        sim.data.joint("window_slide").qpos = 0.0
+        return {"target": vec + np.array([TRAVEL, 0.0, 0.0]), "handle_init": sim.site(self.handle)}
+
+    def margin(self, scene: Scene) -> Worlds | float:
+        return TRAVEL - 0.05
+
+    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+        return long_tail(to_obj, upper, margin)
+
+
+class WindowClose(Window):
+    """The window starts open, but its handle is first observed where it is when closed."""
+
+    name = "window-close-v3"
+    vec_low = (0.0, 0.75, 0.2)  # window
+    vec_high = (0.0, 0.9, 0.2)
+    handle = "handleCloseStart"
+
+    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
+        sim.move_body("window", vec)
+        sim.data.joint("window_slide").qpos = TRAVEL
+        return {"target": vec, "handle_init": sim.site(self.handle) + np.array([TRAVEL, 0.0, 0.0])}
+
+    def margin(self, scene: Scene) -> Worlds | float:
+        return (self._to_target(scene, scene.episode["handle_init"]) - 0.05).abs()
+
+    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+        return gaussian(to_obj, upper, margin)
