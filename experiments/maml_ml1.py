@@ -13,7 +13,7 @@ from metarl.run import Command, main
 
 PRESETS = {
     "tuned": Experiment(
-        task=ML1(),
+        task=ML1(standardize=True),
         learner=MAML(
             policy=GaussianMLP((64, 64), "tanh"),
             outer=TRPO(max_kl=0.02),

@@ -13,7 +13,7 @@ from metarl.run import Command, main
 
 PRESETS = {
     "tuned": Experiment(
-        task=ML10(),
+        task=ML10(standardize=True),
         learner=MAML(
             policy=GaussianMLP((128, 128), "tanh"),
             outer=TRPO(max_kl=0.02),

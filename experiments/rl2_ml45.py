@@ -12,11 +12,10 @@ from metarl.run import Command, main
 
 PRESETS = {
     "tuned": Experiment(
-        task=ML45(),
+        task=ML45(standardize=True),
         learner=RL2(
             policy=RecurrentPolicy(memory="gru", memory_size=128, encoder_sizes=(128,)),
             reward_scale=0.1,
-            normalize_obs=True,
             gae_lambda=0.95,
             value_lambda=0.95,
             learning_rate=1e-3,

@@ -24,7 +24,6 @@ from metarl.algorithms.rl2 import RL2, RL2State, follow, scale_by_step
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import Categorical
 from metarl.memory import MEMORIES
-from metarl.normalizer import Moments
 from metarl.policies import ActorCritic, RecurrentPolicy
 from metarl.rollout import rollout
 from metarl.types import Params, TrajectoryBatch
@@ -362,7 +361,7 @@ def valued(learner: RL2, *, mean: float = 0.0, std: float = 1.0, num_updates: in
         "value.weight": torch.ones(1, 1),
         "value.bias": torch.zeros(1),
     }
-    return RL2State(meta, {}, torch.tensor([mean, std]).repeat(8, 1), num_updates, Moments.none(1, torch.device("cpu")))
+    return RL2State(meta, {}, torch.tensor([mean, std]).repeat(8, 1), num_updates)
 
 
 def trials(

@@ -49,6 +49,9 @@ class MetaWorld(TaskDistribution):
     """Steps of an episode."""
     reward: Literal["v2", "v1"] = "v2"
     """Version of the reward: v2, 0 to 10, or v1, the unbounded one of the first benchmark."""
+    standardize: bool = False
+    """Observe positions in units of 10 cm from the middle of the table, and the opening from -1 to 1. Meta-World's are
+    in m, so that what matters hardly moves a network's inputs."""
     goal_seed: int = 0
     """Seed of the benchmark's goals, Meta-World's own; not the seed of the run, so that runs of a study share them."""
 
@@ -110,6 +113,7 @@ class MetaWorld(TaskDistribution):
             num_tasks * num_envs,
             reward=self.reward,
             show_goal=self.show_goal,
+            standardize=self.standardize,
             device=torch.device(device),
             physics=physics,
             num_threads=num_threads,

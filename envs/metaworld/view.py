@@ -10,6 +10,7 @@ from envs.metaworld.simulation import compile_model
 
 CENTER, EXTENT = (0.05, 0.65, 0.17), 0.8  # m; what the camera looks at, and two thirds of its distance
 AZIMUTH, ELEVATION = 142.0, -28.0  # degrees: over the arm's shoulder; Meta-World's own cameras hang upside down
+TABLE_COLOR = (0.7, 0.66, 0.61, 1.0)  # plain and pale in place of dark wood, so that things stand out
 GOAL_COLOR, GOAL_RADIUS = (0.1, 0.7, 0.25, 1.0), 0.02
 
 
@@ -22,6 +23,8 @@ def goal_model(task: SawyerTask, vec: NDArray[np.float64]) -> mujoco.MjModel:
     mark = model.site("mocap")  # its body drags the hand in the physics alone: free to mark the goal
     mark.rgba, mark.size = GOAL_COLOR, GOAL_RADIUS
     model.body("mocap").pos = found.episode["target"][0].numpy()
+    table = model.material("table_wood")
+    table.texid, table.rgba = -1, TABLE_COLOR
     model.stat.center, model.stat.extent = CENTER, EXTENT
     model.vis.global_.azimuth, model.vis.global_.elevation = AZIMUTH, ELEVATION
     return model

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.metaworld.resets import STATE, observed, starts
@@ -16,15 +16,26 @@ from envs.physics import make_physics
 from envs.task_env import Outcome
 
 ACTION_SCALE = 0.01  # m that the mocap body moves a step at full action
+MIDDLE = (0.0, 0.6, 0.15)  # m; of the space above the table
 FRAME = 18  # numbers observed of one moment
 ENVIRONMENTS = tuple(sorted(SAWYER))
+
+Where = Int[Tensor, " world"] | slice  # a slice costs less than an index
 
 
 class TaskWorlds:
     """Worlds of one task, in the precision of their physics."""
 
     def __init__(
-        self, task: SawyerTask, num_worlds: int, *, reward: str, show_goal: bool, physics: str, num_threads: int
+        self,
+        task: SawyerTask,
+        num_worlds: int,
+        *,
+        reward: str = "v2",
+        show_goal: bool = False,
+        standardize: bool = False,
+        physics: str = "auto",
+        num_threads: int = 0,
     ) -> None:
         self.task = task
         self._reward = task.reward if reward == "v2" else task.reward_v1
@@ -49,6 +60,9 @@ class TaskWorlds:
         self.episode: dict[str, Tensor] = {}
         self.frame = self._mocap.new_zeros(num_worlds, FRAME)
         self.obs = self._mocap.new_zeros(num_worlds, 2 * FRAME + 3)
+        num_objects = task.objects(Scene(self._names, {}, self._mocap.new_zeros(num_worlds, 4))).shape[-1] // 7
+        center, scale = _standard(num_objects, show_goal) if standardize else ([0.0], [1.0])
+        self.center, self.scale = self._mocap.new_tensor(center), self._mocap.new_tensor(scale)
 
     def set_goals(self, vec: Float[Tensor, "world vec"]) -> None:
         """Gives each world its random vector."""
@@ -125,25 +139,26 @@ class MetaWorlds:
         *,
         reward: str = "v2",
         show_goal: bool = False,
+        standardize: bool = False,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         physics: str = "auto",
         num_threads: int = 0,
     ) -> None:
         self.num_worlds = num_worlds
-        self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal}
+        self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal, "standardize": standardize}
         self._options |= {"physics": physics, "num_threads": num_threads}
         self._device, self._dtype = device, dtype
         self._groups: dict[int, TaskWorlds] = {}
-        self._where: dict[int, Tensor] = {}
+        self._where: dict[int, Where] = {}
         self._task = torch.zeros(num_worlds, 0)
         self._pool = ThreadPoolExecutor(1)
 
     def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
         index = task[:, 0].long().cpu()
         self._task = task.clone()
-        where = {int(kind): (index == kind).nonzero()[:, 0] for kind in index.unique()}
-        self._groups = {kind: self._group(kind, len(worlds)) for kind, worlds in where.items()}
+        where = {int(kind): _slice((index == kind).nonzero()[:, 0]) for kind in index.unique()}
+        self._groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}
         self._where = where
         for kind, group in self._groups.items():
             group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]].cpu())
@@ -154,7 +169,7 @@ class MetaWorlds:
             return old
         return TaskWorlds(SAWYER[ENVIRONMENTS[kind]], num_worlds, **self._options)
 
-    def groups(self) -> Iterator[tuple[TaskWorlds, Tensor]]:
+    def groups(self) -> Iterator[tuple[TaskWorlds, Where]]:
         """The worlds of each task, and which of all they are."""
         for kind, group in self._groups.items():
             yield group, self._where[kind]
@@ -170,17 +185,17 @@ class MetaWorlds:
     def observe(self) -> Float[Tensor, "world obs"]:
         obs = torch.empty(self.num_worlds, 2 * FRAME + 3, dtype=self._dtype)
         for group, where in self.groups():
-            obs[where] = group.obs.to(self._dtype)
+            obs[where] = ((group.obs - group.center) * group.scale).to(self._dtype)
         return obs.to(self._device)
 
     def pose(self, world: int) -> Float[Tensor, " qpos"]:
         kind = int(self._task[world, 0])
-        row = int((self._where[kind] < world).sum())
+        row = int((self._task[:world, 0] == kind).sum())
         return self._groups[kind].physics.bind("qpos")[row].clone()
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         action = action.cpu()
-        pending: list[tuple[TaskWorlds, Tensor, Future]] = []
+        pending: list[tuple[TaskWorlds, Where, Future]] = []
         for group, where in self.groups():
             group.act(action[where])
             pending.append((group, where, self._pool.submit(group.physics.step, FRAME_SKIP)))
@@ -206,3 +221,20 @@ class MetaWorlds:
         for kind, group in self._groups.items():
             prefix = f"{kind}/"
             group.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _standard(num_objects: int, show_goal: bool) -> tuple[list[float], list[float]]:
+    """What to subtract from an observation, and to multiply it by, so that all that varies is of order 1."""
+    none, nothing = [0.0] * 7, [1.0] * 7
+    center, scale = [*MIDDLE, 0.5], [10.0, 10.0, 10.0, 2.0]
+    for present in (num_objects > 0, num_objects > 1):
+        center += [*MIDDLE, 0.0, 0.0, 0.0, 0.0] if present else none
+        scale += [10.0, 10.0, 10.0, 1.0, 1.0, 1.0, 1.0] if present else nothing
+    goal = (list(MIDDLE), [10.0] * 3) if show_goal else ([0.0] * 3, [1.0] * 3)
+    return 2 * center + goal[0], 2 * scale + goal[1]
+
+
+def _slice(worlds: Int[Tensor, " world"]) -> Where:
+    """The same worlds as a slice, where they lie side by side."""
+    first, last = int(worlds[0]), int(worlds[-1])
+    return slice(first, last + 1) if last - first + 1 == len(worlds) else worlds

@@ -221,8 +221,9 @@ class MAMLProblem:
             yield tree_map(lambda x: x[start : start + size], self._batches)  # noqa: B023
 
     def _subsample(self, num_samples: int) -> list[TrajectoryBatch]:
-        """The first worlds of the first tasks, at least 8 worlds a task: tasks and worlds are exchangeable."""
+        """The first worlds of tasks far apart, at least 8 worlds a task: tasks of one kind may lie side by side."""
         _, num_envs, num_steps = self._batches[-1].reward.shape
         envs = min(num_envs, max(8, num_samples // (self._num_tasks * num_steps)))
         tasks = min(self._num_tasks, max(1, num_samples // (envs * num_steps)))
-        return tree_map(lambda x: x[:tasks, :envs], self._batches)
+        chosen = torch.arange(tasks) * self._num_tasks // tasks
+        return tree_map(lambda x: x[chosen, :envs], self._batches)

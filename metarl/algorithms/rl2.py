@@ -19,7 +19,6 @@ from envs.api import BadField, EnvSpec
 from metarl.advantages import discounted_returns, gae, normalize
 from metarl.algorithms.outer import OptimizerState
 from metarl.baselines import LinearFeatureBaseline
-from metarl.normalizer import Moments
 from metarl.objectives import clipped_surrogate_loss, mean_over
 from metarl.policies import ActorCritic, RecurrentPolicy
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
@@ -36,13 +35,10 @@ class RL2State(NamedTuple):
     """Mean and standard deviation of the return from each step of a trial on; the value head predicts by how many
     deviations a step differs from the mean, so it need not learn time and scale. Steps not met yet are missing."""
     num_updates: int
-    moments: Moments
-    """Of the observations; they count with ``normalize_obs`` alone."""
 
 
 class RL2Actor(NamedTuple):
     params: Params
-    moments: Moments
     memory: Any
     """Leaves [task * env ...]; None before the first step of a trial."""
 
@@ -54,8 +50,6 @@ class RL2:
     """Value function: None is a head on the memory; the linear one is fitted to each batch, all tasks at once."""
     reward_scale: float = 1.0
     """Rewards are multiplied by this before the policy is fed them and before they are credited."""
-    normalize_obs: bool = False
-    """Feed observations in standard deviations from their running mean."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
@@ -108,11 +102,10 @@ class RL2:
         return replace(self, policy=replace(self.policy, memory="none"))
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
-        params, device = self.policy.init(spec, generator), generator.device
-        return RL2State(params, {}, torch.zeros(0, 2, device=device), 0, Moments.none(spec.obs_dim, device))
+        return RL2State(self.policy.init(spec, generator), {}, torch.zeros(0, 2, device=generator.device), 0)
 
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
-        return RL2Actor(state.meta, state.moments, None)
+        return RL2Actor(state.meta, None)
 
     @torch.no_grad()
     def act(
@@ -123,15 +116,13 @@ class RL2:
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
         ended = previous.terminated | previous.truncated
-        if self.normalize_obs:
-            obs = actor.moments.normalize(obs)
         inputs = self.policy.inputs(obs, previous.action, self.reward_scale * previous.reward, ended)
         memory = actor.memory
         if memory is None:
             memory = self.policy.empty_memory(inputs.shape[:2].numel(), obs.device)
         dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
-        return dist.sample(generator), dist, actor._replace(memory=memory)
+        return dist.sample(generator), dist, RL2Actor(actor.params, memory)
 
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
@@ -143,7 +134,7 @@ class RL2:
         if self.baseline is None:
             scale = follow(state.return_scale, scale_by_step(returns, valid), rate=0.0)
             mean, std = mean_and_std(scale, valid.shape[-1])
-            value = mean + std * self.replay(state.meta, self._as_fed(state, batch)).value
+            value = mean + std * self.replay(state.meta, batch).value
         else:
             value = self._linear_value(self.baseline, batch, returns)
         next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
@@ -154,17 +145,12 @@ class RL2:
         normalized = normalize(advantage.flatten(0, 1), valid.flatten(0, 1)).view_as(advantage)
         return batch._replace(advantage=normalized, target=value + error)
 
-    def _as_fed(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
-        """The batch with its observations as the policy saw them."""
-        return batch._replace(obs=state.moments.normalize(batch.obs)) if self.normalize_obs else batch
-
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
         raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
     def update(self, state: RL2State, batches: list[TrajectoryBatch]) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over whole trials."""
-        moments = state.moments.including(batches[0].obs, batches[0].valid) if self.normalize_obs else state.moments
-        batch = self._as_fed(state, batches[0])
+        (batch,) = batches
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
         leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items()}
@@ -192,7 +178,7 @@ class RL2:
         if "log_std" in leaves:
             metrics["train/policy_std"] = leaves["log_std"].exp().mean().item()
         updated = {name: leaf.detach() for name, leaf in leaves.items()}
-        return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1, moments), metrics
+        return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
         """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""
@@ -238,11 +224,10 @@ class RL2:
         return baseline.predict(baseline.fit(features, returns, valid), features).view_as(batch.reward)
 
     def _minibatches(self, batch: TrajectoryBatch) -> Iterator[TrajectoryBatch]:
-        """Consecutive shares of the tasks, which are exchangeable."""
-        num_tasks = batch.reward.shape[0]
-        for share in torch.arange(num_tasks).tensor_split(min(self.minibatches, num_tasks)):
-            first, last = int(share[0]), int(share[-1])
-            yield tree_map(lambda x: x[first : last + 1], batch)  # noqa: B023
+        """Shares of the tasks, each with every n-th: tasks of one kind may lie side by side."""
+        num_shares = min(self.minibatches, batch.reward.shape[0])
+        for share in range(num_shares):
+            yield tree_map(lambda x: x[share::num_shares], batch)  # noqa: B023
 
 
 def later(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:

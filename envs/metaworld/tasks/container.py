@@ -62,12 +62,13 @@ class BinPicking(SawyerTask):
         )
         reward = hamacher_product(grasped, in_place)
         in_hand = (to_hand < 0.04) & (obj[:, 2] - 0.02 > scene.obj_init[:, 2]) & (scene.opened >= 0.43)
-        carried = 1.0 + 5.0 * hamacher_product(self.above_floor(scene), in_place)
+        carried = 1.0 + 5.0 * hamacher_product(self._above_floor(scene), in_place)
         reward = torch.where(in_hand, reward + carried, reward)
         reward = torch.where(to_target < 0.05, 10.0, reward)
         return Terms(reward, to_hand, to_target, grasped, in_place)
 
-    def above_floor(self, scene: Scene) -> Worlds:
+    @staticmethod
+    def _above_floor(scene: Scene) -> Worlds:
         """1 where the hand is inside one of two funnels, over the cube's first place and over the goal."""
         radii = (norm((scene.hand - center)[:, :2]) for center in (scene.obj_init, scene.target))
         floor = torch.minimum(*(funnel(radius, 0.03, slope=0.02, height=0.2) for radius in radii))
@@ -89,7 +90,7 @@ class BinPicking(SawyerTask):
         reward = reward + lifting(z, rest, top, lifted=lifted, held=held) + torch.where(lifted & held, carrying, 0.0)
         reward = torch.where(over_bin & (z < rest + 0.05), letting_go + placing, reward)
         nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing + torch.inf, to_target, nothing, nothing)
+        return Terms(reward, torch.full_like(reward, torch.inf), to_target, nothing, nothing)
 
 
 class BoxClose(SawyerTask):
@@ -118,7 +119,7 @@ class BoxClose(SawyerTask):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         effort = ((scene.gripper_effort.clamp(-1.0, 1.0) + 1.0) / 2.0).clamp(0.0, 1.0)
         grip = obj + obj.new_tensor((0.0, 0.0, 0.02))
-        ready = self.ready(scene.hand, grip)
+        ready = self._ready(scene.hand, grip)
         scale = obj.new_tensor((1.0, 1.0, 3.0))
         placed = long_tail(norm((scene.target - grip) * scale), 0.05, 0.25)
         lifted = (grip[:, 2] > 0.04).to(obj)
@@ -128,7 +129,8 @@ class BoxClose(SawyerTask):
         reward = reward * close_quaternion(scene.body_quat("top_link"), (0.707, 0.0, 0.0, 0.707), margin=0.2)
         return Terms(reward, ready, torch.zeros_like(reward), effort, in_place)
 
-    def ready(self, hand: Points, grip: Points) -> Worlds:
+    @staticmethod
+    def _ready(hand: Points, grip: Points) -> Worlds:
         """Hand at the lid's handle, having come from above: a funnel around the handle is its floor."""
         floor = funnel(norm((hand - grip)[:, :2]), 0.02, slope=0.04, height=0.4)
         above = long_tail((floor - hand[:, 2]).clamp(min=0.0), 0.01, floor / 2.0)

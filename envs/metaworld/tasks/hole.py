@@ -13,6 +13,8 @@ from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
 
 
 class HoleTask(SawyerTask):
+    """An object and a goal, one of them in the hole."""
+
     def accepts(self, vec: Vector) -> bool:
         return flat_distance(vec, vec[3:]) >= 0.15
 
@@ -49,12 +51,13 @@ class PickOutOfHole(HoleTask):
         in_place = long_tail(to_target, 0.02, distance(scene.obj_init, scene.target))
         reward = hamacher_product(grasped, in_place)
         in_hand = (to_obj < 0.04) & (obj[:, 2] - 0.02 > scene.obj_init[:, 2]) & (scene.opened >= 0.33)
-        carried = 1.0 + 5.0 * hamacher_product(in_place, self.above_floor(scene))
+        carried = 1.0 + 5.0 * hamacher_product(in_place, self._above_floor(scene))
         reward = torch.where(in_hand, reward + carried, reward)
         reward = torch.where(to_target < 0.05, 10.0, reward)
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
-    def above_floor(self, scene: Scene) -> Worlds:
+    @staticmethod
+    def _above_floor(scene: Scene) -> Worlds:
         """1 where the fingers are inside a funnel over the hole."""
         floor = funnel(norm((scene.tcp - scene.obj_init)[:, :2]), 0.03, slope=0.015, height=0.15)
         return long_tail((floor - scene.tcp[:, 2]).clamp(min=0.0), 0.01, 0.02)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from envs.metaworld.caging import caging
 from envs.metaworld.picking import approach, in_hand, pick_and_place_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm, peaked, rectangular_prism
+from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm, peaked, rectangular_prism
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
@@ -45,7 +45,8 @@ class PegInsertSide(SawyerTask):
         scale = obj.new_tensor((1.0, 2.0, 2.0))
         to_target = norm((head - scene.target) * scale)
         in_place = long_tail(to_target, 0.07, norm((scene.episode["head_init"] - scene.target) * scale))
-        in_place = hamacher_product(in_place, hamacher_product(*(self.clear(scene, head, i) for i in (2, 1))))
+        clear = hamacher_product(self._clear(scene, head, 1), self._clear(scene, head, 2))
+        in_place = hamacher_product(in_place, clear)
         grasped = caging(scene, obj, obj_radius=0.0075, pad_success_thresh=0.03, xz_thresh=0.005, density="high")
         lifted = in_hand(scene, obj, 0.08, 0.01)
         grasped = torch.where(lifted, 1.0, grasped)
@@ -54,7 +55,8 @@ class PegInsertSide(SawyerTask):
         reward = torch.where(to_target <= 0.07, 10.0, reward)
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
-    def clear(self, scene: Scene, head: Points, box: int) -> Float[Tensor, " world"]:
+    @staticmethod
+    def _clear(scene: Scene, head: Points, box: int) -> Worlds:
         """Less than 1 where the peg's head is in front of the block but below (1) or above (2) its hole."""
         zero = scene.site(f"bottom_right_corner_collision_box_{box}")
         return rectangular_prism(head, zero, scene.site(f"top_left_corner_collision_box_{box}"))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from envs.metaworld.caging import between_pads, caging, in_plane
 from envs.metaworld.picking import in_hand, pick_and_place_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
+from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
@@ -16,6 +16,13 @@ class BlockTask(SawyerTask):
     """A block, observed with the orientation of its geom, that version 1 wants lifted by 4 cm and carried."""
 
     success_radius = 0.07
+
+    def accepts(self, vec: Vector) -> bool:
+        return flat_distance(vec, vec[3:]) >= 0.15
+
+    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
+        sim.set_object(vec[:3])
+        return {"target": vec[3:], "obj_init": vec[:3]}
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         return torch.cat([scene.body("obj"), quaternion_of(scene.geom_matrix("objGeom"))], dim=-1)
@@ -32,13 +39,6 @@ class PickPlace(BlockTask):
     vec_low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)  # puck, goal
     vec_high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = (-0.1, 0.8, 0.05), (0.1, 0.9, 0.3)
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
-
-    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
-        sim.set_object(vec[:3])
-        return {"target": vec[3:], "obj_init": vec[:3]}
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
@@ -60,13 +60,6 @@ class PickPlaceWall(BlockTask):
     vec_low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)  # puck, goal
     vec_high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
     goal_low, goal_high = (-0.05, 0.85, 0.05), (0.05, 0.9, 0.3)
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
-
-    def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
-        sim.set_object(vec[:3])
-        return {"target": vec[3:], "obj_init": vec[:3]}
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
@@ -106,22 +99,21 @@ class ShelfPlace(BlockTask):
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
-        margin = distance(scene.obj_init, scene.target)
-        in_place = long_tail(to_target, 0.05, margin)
+        in_place = long_tail(to_target, 0.05, distance(scene.obj_init, scene.target))
         grasped = caging(scene, obj, obj_radius=0.02, pad_success_thresh=0.05, xz_thresh=0.01)
         reward = hamacher_product(grasped, in_place)
-        in_place = self.out_of_the_way(scene, obj, in_place)
+        in_place = self._not_below(scene, obj, in_place)
         reward = torch.where(in_hand(scene, obj, 0.025, 0.01), reward + 1.0 + 5.0 * in_place, reward)
         reward = torch.where(to_target < 0.05, 10.0, reward)
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
-    def out_of_the_way(self, scene: Scene, obj: Points, in_place: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
-        """``in_place`` less what it costs to be in front of the lower shelf, where the block would get stuck."""
-        x, y, z = obj.unbind(-1)
-        target_x, target_y = scene.target[:, 0], scene.target[:, 1]
-        low = (z > 0.0) & (z < 0.24) & (x > target_x - 0.15) & (x < target_x + 0.15)
-        front, depth = target_y - 3 * 0.05, 3 * 0.05
-        loss = hamacher_product((y - front) / depth, (0.24 - z) / 0.24)
-        before = low & (y > front) & (y < target_y)
-        in_place = torch.where(before, (in_place - loss).clamp(0.0, 1.0), in_place)
-        return torch.where(low & (y > target_y), 0.0, in_place)
+    @staticmethod
+    def _not_below(scene: Scene, obj: Points, in_place: Worlds) -> Worlds:
+        """``in_place``, less for a block that is too low and close to the shelf to be lifted onto its board."""
+        z, depth = obj[:, 2], 3 * 0.05
+        behind = obj[:, 1] - scene.target[:, 1]
+        low = (z > 0.0) & (z < 0.24) & ((obj - scene.target)[:, 0].abs() < 0.15)
+        loss = hamacher_product((behind + depth) / depth, (0.24 - z) / 0.24)
+        in_front = low & (behind > -depth) & (behind < 0.0)
+        in_place = torch.where(in_front, (in_place - loss).clamp(0.0, 1.0), in_place)
+        return torch.where(low & (behind > 0.0), 0.0, in_place)
