@@ -1,7 +1,7 @@
 """MAML-TRPO on ML10: 10 Meta-World environments to train on, 5 others to test on, goals hidden.
 
 plus has the hyperparameters and the 20M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
-2021. tuned keeps plus's budget with a network that CPUs can update and more frequent meta-updates.
+2021. tuned keeps plus's budget and meta-batch, with standardized observations and a network that CPUs can update.
 """
 
 from envs.metaworld import ML10
@@ -16,15 +16,15 @@ PRESETS = {
         task=ML10(standardize=True),
         learner=MAML(
             policy=GaussianMLP((128, 128), "tanh"),
-            outer=TRPO(max_kl=0.02),
+            outer=TRPO(max_kl=0.02, curvature_samples=30_000),
             inner_lr=0.1,
             gae_lambda=0.95,
         ),
         num_tasks=20,
-        num_envs=5,
-        episodes=5,
-        iterations=200,
-        eval_interval=20,
+        num_envs=10,
+        episodes=10,
+        iterations=100,
+        eval_interval=10,
         eval_tasks=20,
     ),
     "plus": Experiment(

@@ -1,7 +1,7 @@
 """RL² on ML10: 10 Meta-World environments to train on, 5 others to test on, goals hidden.
 
 plus has the hyperparameters and the 20M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
-2021; tuned keeps plus's budget with shorter trials and a network that CPUs can update.
+2021; tuned keeps plus's budget with standardized observations, shorter trials and a network that CPUs can update.
 """
 
 from envs.metaworld import ML10

@@ -995,7 +995,7 @@ class PlainPPO(torch.nn.Module):
             std = std + 0.1 * (returns.std((0, 1), correction=0) - std)
         adam = torch.optim.Adam(self.parameters(), lr=options["learning_rate"], eps=1e-5)
         for _ in range(options["epochs"]):
-            for share in torch.arange(len(obs)).chunk(options["minibatches"]):
+            for share in (torch.arange(len(obs))[i :: options["minibatches"]] for i in range(options["minibatches"])):
                 log_prob, entropy, value = self(obs[share], action[share])
                 ratio = torch.exp(log_prob - old_log_prob[share])
                 low, high = 1 - options["clip"], 1 + options["clip"]

@@ -16,6 +16,8 @@ from envs import navigation
 from envs.api import TaskDistribution
 from envs.bandit import Bandit
 from envs.half_cheetah_dir import HalfCheetahDir
+from envs.metaworld import ML1, MT10
+from envs.metaworld.sawyer import SAWYER
 from envs.navigation import Navigation
 from envs.tabular_mdp import TabularMDP
 from metarl import checkpoint, evaluate, gl, scenes, video
@@ -40,6 +42,7 @@ CHEETAH = replace(NAVIGATION, task=HalfCheetahDir(horizon=10, control_cost=0.0))
 REMEMBERING = replace(NAVIGATION, learner=RL2(policy=RecurrentPolicy(memory_size=8)), num_envs=2, episodes=6)
 BANDIT = replace(REMEMBERING, task=Bandit(arms=3), episodes=18)  # trials of 9 pulls
 MDP = replace(REMEMBERING, task=TabularMDP(states=4, actions=3, horizon=5))
+DRAWER = replace(NAVIGATION, task=ML1(env="drawer-open-v3", horizon=6))
 
 
 def make_run(experiment: Experiment, folder: Path) -> Path:
@@ -107,7 +110,7 @@ def test_a_path_ends_where_its_episode_does() -> None:
     experiment = replace(NAVIGATION, task=Navigation(variant="corner", horizon=10, max_step=0.2))
     state = initial_progress(experiment, experiment.task.spec).learner_state
     env = experiment.make_env(1, 4, stream="video resets")
-    for _, states, _ in video.record(experiment, state, env, torch.tensor([2.0, -2.0]), adapt_steps=1):
+    for _, states, _, _ in video.record(experiment, state, env, torch.tensor([2.0, -2.0]), adapt_steps=1):
         assert states.shape == (11, 2 + 2 + 1)
         moves, actions = np.diff(states[:, :2], axis=0), states[1:, 2:4]
         np.testing.assert_allclose(moves, 0.2 * actions.clip(-1, 1), atol=1e-6)  # a jump to the next start were no step
@@ -243,6 +246,74 @@ def test_a_cheetah_is_drawn(tmp_path: Path) -> None:
     check_film(frames)
     assert len(frames) == 0.5 * 10  # 20 steps a second, at half speed
     assert gif.parent == tmp_path / "film"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_world_of_many_models_is_posed_as_the_same_task_alone(own_cache: None) -> None:
+    task = MT10()
+    tasks = task.published_tasks(10)[[4, 0, 4, 1]]
+    tasks[2] = task.published_tasks(20)[9]  # another goal of the same environment
+    mixed, alone = task.make(4, 1, seed=0), task.make(1, 1, seed=0)
+    mixed.set_tasks(tasks)
+    mixed.reset()
+    for world in range(4):
+        alone.set_tasks(tasks[world : world + 1])
+        alone.reset()
+        torch.testing.assert_close(mixed.worlds.pose(world), alone.worlds.pose(0), rtol=0, atol=0)
+
+
+def test_an_arm_is_recorded_from_the_first_pose_to_success(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(SAWYER["drawer-open-v3"]), "success", lambda _, scene, __: scene.opened > 0.96)
+    state = initial_progress(DRAWER, DRAWER.task.spec).learner_state
+    env = DRAWER.make_env(1, 4, stream="video resets")
+    before, after = video.record(DRAWER, state, env, DRAWER.task.published_tasks(1)[0], adapt_steps=1)
+    np.testing.assert_array_equal(before.states[0], after.states[0])
+    for episode in (before, after):
+        assert len(episode.states) == 6
+        assert len(episode.returns) == len(episode.solved) == 7
+        assert not episode.solved[0]
+        assert (np.diff(episode.solved.astype(int)) >= 0).all()
+
+
+def test_a_drawer_is_drawn_the_right_way_up_where_its_goal_puts_it(own_cache: None) -> None:
+    if gl.find_backend() is None:
+        pytest.skip(gl.MISSING)
+    (goal,) = DRAWER.task.published_tasks(1)
+    pictures = []
+    for x, lift in ((-0.1, 0.0), (0.1, 0.0), (-0.1, 0.1)):
+        goal[1:4] = torch.tensor([x, 0.9, lift])
+        scene = scenes.find_scene(DRAWER, goal, num_steps=6)
+        env = DRAWER.make_env(1, 1, stream="video resets")
+        env.set_tasks(goal[None])
+        env.reset()
+        pose = env.worlds.pose(0)[None].numpy()
+        pictures += [picture for (picture,) in scene.panels([pose], [0], video.WIDTH, video.HEIGHT)]
+    green = [np.argwhere(picture[..., 1] > picture[..., [0, 2]].max(2) + 20.0) for picture in pictures]
+    (row, column), (_, further_right), (higher, _) = (pixels.mean(0) for pixels in green)  # of drawer and goal
+    assert min(map(len, green)) > 2000
+    assert higher < row - 10
+    assert further_right > column + 10
+    table = np.abs(pictures[0] - np.array([200.0, 190.0, 175.0])).max(2) < 30
+    assert table[video.HEIGHT // 2 :].mean() > 0.4 > table[: video.HEIGHT // 2].mean()
+
+
+def test_an_arm_is_filmed_until_it_succeeds(tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gl.find_backend() is None:
+        pytest.skip(gl.MISSING)
+    monkeypatch.setattr(type(SAWYER["drawer-open-v3"]), "success_radius", 1.0)
+    mp4, _ = video.render_run(make_run(DRAWER, tmp_path))
+    frames = read_mp4(mp4)
+    check_film(frames)
+    assert len(frames) == 3 + 1 + 20  # every second of 80 steps a second, at half speed; the last one for a second
+    header = frames[[0, -1], : video.HEADER].astype(float)
+    solved = np.abs(header - np.array(ImageColor.getrgb(scenes.SOLVED), float)).max(-1) < 40
+    assert not solved[0].any()
+    for panel in (solved[1, :, : video.WIDTH], solved[1, :, -video.WIDTH :]):
+        assert panel.any()
 
 
 def check_film(frames: np.ndarray) -> None:

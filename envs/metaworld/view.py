@@ -8,7 +8,7 @@ from envs.metaworld.resets import starts
 from envs.metaworld.sawyer import SawyerTask
 from envs.metaworld.simulation import compile_model
 
-CENTER, EXTENT = (0.05, 0.65, 0.17), 0.8  # m; what the camera looks at, and two thirds of its distance
+CENTER, EXTENT = (0.06, 0.65, 0.17), 0.88  # m; what the camera looks at, and two thirds of its distance
 AZIMUTH, ELEVATION = 142.0, -28.0  # degrees: over the arm's shoulder; Meta-World's own cameras hang upside down
 TABLE_COLOR = (0.7, 0.66, 0.61, 1.0)  # plain and pale in place of dark wood, so that things stand out
 GOAL_COLOR, GOAL_RADIUS = (0.1, 0.7, 0.25, 1.0), 0.02
