@@ -36,3 +36,4 @@ format: setup
 
 bench: setup
 	$(BIN)/python tests/benchmark.py
+	$(BIN)/python tests/benchmark_metaworld.py
