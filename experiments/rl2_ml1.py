@@ -20,7 +20,7 @@ PRESETS = {
             value_lambda=0.95,
             learning_rate=2e-3,
             epochs=6,
-            minibatches=2,
+            minibatches=4,
             entropy_bonus=0.002,
             anneal_updates=50,
         ),

@@ -52,7 +52,7 @@ def assert_close(found: Tensor, expected: list[float], atol: float) -> None:
 def test_tolerance_is_metaworlds(sigmoid: Callable, lower: float, dtype: torch.dtype):
     """On both sides of the bounds, inside, on the borders, and with a margin of 0; each world its own margin."""
     upper = 0.5
-    borders = [0.0, lower, upper, math.nextafter(lower, -1), math.nextafter(upper, 1), lower - 0.1, upper + 0.1]
+    borders = [0.0, lower, upper, lower - 1e-12, math.nextafter(upper, 1), lower - 0.1, upper + 0.1]
     x = torch.cat([draws(dtype, 500, low=-0.5, high=1.5), torch.tensor(borders, dtype=dtype).repeat(50)])
     margin = draws(dtype, len(x), low=0.05, seed=1)
     margin[::5] = 0.0

@@ -19,7 +19,7 @@ VALUE_AT_MARGIN = 0.1
 
 def norm(x: Float[Tensor, "world n"]) -> Worlds:
     """Euclidean length of each world's vector."""
-    return x.square().sum(-1).sqrt()
+    return torch.linalg.vector_norm(x, dim=-1)
 
 
 def distance(a: Points, b: Points) -> Worlds:
@@ -34,23 +34,28 @@ def long_tail(
 
     A margin of 0 makes it a step.
     """
-    excess = torch.where(x < lower, lower - x, x - upper)
-    outside = 1.0 / ((excess / margin).square() * (1.0 / VALUE_AT_MARGIN - 1.0) + 1.0)
-    return torch.where((lower <= x) & (x <= upper), 1.0, outside)
+    return 1.0 / (_excess(x, lower, upper, margin).square() * (1.0 / VALUE_AT_MARGIN - 1.0) + 1.0)
 
 
 def gaussian(x: Worlds, upper: float, margin: Worlds | float, *, lower: float = 0.0) -> Worlds:
     """As :func:`long_tail`, falling like a Gaussian that is 0.1 at ``margin``."""
-    excess = torch.where(x < lower, lower - x, x - upper)
-    outside = torch.exp(math.log(VALUE_AT_MARGIN) * (excess / margin).square())
-    return torch.where((lower <= x) & (x <= upper), 1.0, outside)
+    return torch.exp(math.log(VALUE_AT_MARGIN) * _excess(x, lower, upper, margin).square())
+
+
+def _excess(
+    x: Float[Tensor, "world ..."], lower: float, upper: float, margin: Float[Tensor, "world ..."] | float
+) -> Float[Tensor, "world ..."]:
+    """How far ``x`` is outside its range, in margins; 0 inside."""
+    excess = torch.maximum(x - upper, lower - x).clamp(min=0.0)
+    smallest = torch.finfo(x.dtype).tiny  # 0 / 0 inside a margin of 0 is 0
+    margin = margin.clamp(min=smallest) if isinstance(margin, Tensor) else max(margin, smallest)
+    return excess / margin
 
 
 def hamacher_product(a: Worlds, b: Worlds) -> Worlds:
     """a b / (a + b - a b), a t-norm on [0, 1]; 0 where both are 0."""
     product = a * b
-    denominator = a + b - product
-    return torch.where(denominator > 0, product / denominator, 0.0)
+    return product / (a + b - product).clamp(min=torch.finfo(product.dtype).tiny)
 
 
 def rectangular_prism(x: Points, zero: Points, one: Points) -> Worlds:

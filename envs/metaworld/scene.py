@@ -1,7 +1,7 @@
 """What a task sees of its worlds: named positions and orientations, in tensors over worlds."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 
 import mujoco
 import torch
@@ -140,15 +140,28 @@ class Scene:
 def quaternion_of(matrix: Float[Tensor, "world 9"]) -> Float[Tensor, "world 4"]:
     """x, y, z, w of a rotation matrix, with the sign that SciPy's ``Rotation.from_matrix`` gives it.
 
-    The largest of x^2, y^2, z^2, w^2 decides which of four proportional vectors is normalized.
+    Four vectors are proportional to the quaternion q, the rows of 4 q q'; the one of its largest component is taken.
     """
-    m = matrix.unflatten(-1, (3, 3))
-    diagonal = m.diagonal(dim1=-2, dim2=-1)
-    trace = diagonal.sum(-1)
-    xy, xz, yz = m[:, 1, 0] + m[:, 0, 1], m[:, 2, 0] + m[:, 0, 2], m[:, 2, 1] + m[:, 1, 2]
-    wx, wy, wz = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
-    xx, yy, zz = (1 - trace[:, None] + 2 * diagonal).unbind(-1)
-    rows = torch.stack([xx, xy, xz, wx, xy, yy, yz, wy, xz, yz, zz, wz, wx, wy, wz, 1 + trace], dim=-1)
-    largest = torch.cat([diagonal, trace[:, None]], dim=-1).argmax(-1)
-    chosen = rows.unflatten(-1, (4, 4)).gather(1, largest[:, None, None].expand(-1, 1, 4))[:, 0]
-    return chosen / chosen.square().sum(-1, keepdim=True).sqrt()
+    linear, constant = _quaternion_products(matrix.dtype, matrix.device)
+    products = torch.addmm(constant, matrix, linear)
+    largest = products[:, ::5].argmax(-1)  # of 4 x^2, 4 y^2, 4 z^2, 4 w^2
+    chosen = products.unflatten(-1, (4, 4))[torch.arange(len(matrix), device=matrix.device), largest]
+    return torch.nn.functional.normalize(chosen, dim=-1)
+
+
+@cache
+def _quaternion_products(
+    dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "9 16"], Float[Tensor, " 16"]]:
+    """4 q q' as a linear function of the nine numbers of a rotation matrix, and a constant."""
+    linear, constant = torch.zeros(3, 3, 4, 4), torch.zeros(4, 4)
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        linear[i, i, i, i], linear[j, j, i, i], linear[k, k, i, i] = 1.0, -1.0, -1.0  # x^2, y^2, z^2
+        linear[i, i, 3, 3] = 1.0  # w^2
+        for row, column in ((i, j), (j, i)):  # xy, yz, zx
+            linear[i, j, row, column] = linear[j, i, row, column] = 1.0
+        for row, column in ((i, 3), (3, i)):  # xw, yw, zw
+            linear[k, j, row, column], linear[j, k, row, column] = 1.0, -1.0
+    constant.fill_diagonal_(1.0)
+    return linear.view(9, 16).to(device, dtype), constant.view(16).to(device, dtype)
