@@ -279,9 +279,16 @@ def test_an_arm_is_recorded_from_the_first_pose_to_success(own_cache: None, monk
         assert (np.diff(episode.solved.astype(int)) >= 0).all()
 
 
-def test_a_drawer_is_drawn_the_right_way_up_where_its_goal_puts_it(own_cache: None) -> None:
-    if gl.find_backend() is None:
+@pytest.fixture
+def graphics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked for once a test."""
+    backend = gl.find_backend()
+    if backend is None:
         pytest.skip(gl.MISSING)
+    monkeypatch.setattr(gl, "find_backend", lambda: backend)
+
+
+def test_a_drawer_is_drawn_the_right_way_up_where_its_goal_puts_it(own_cache: None, graphics: None) -> None:
     (goal,) = DRAWER.task.published_tasks(1)
     pictures = []
     for x, lift in ((-0.1, 0.0), (0.1, 0.0), (-0.1, 0.1)):
@@ -301,9 +308,9 @@ def test_a_drawer_is_drawn_the_right_way_up_where_its_goal_puts_it(own_cache: No
     assert table[video.HEIGHT // 2 :].mean() > 0.4 > table[: video.HEIGHT // 2].mean()
 
 
-def test_an_arm_is_filmed_until_it_succeeds(tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if gl.find_backend() is None:
-        pytest.skip(gl.MISSING)
+def test_an_arm_is_filmed_until_it_succeeds(
+    tmp_path: Path, own_cache: None, graphics: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(SAWYER["drawer-open-v3"]), "success_radius", 1.0)
     mp4, _ = video.render_run(make_run(DRAWER, tmp_path))
     frames = read_mp4(mp4)
