@@ -139,9 +139,9 @@ def test_bad_fields_are_named():
         env.reset()
 
 
-def test_ml1_has_a_preset_for_each_environment():
-    assert find_preset("ml1") == ML1(env="reach-v3")
-    assert {find_preset("ml1", name.removesuffix("-v3")).env for name in ENVIRONMENTS} == set(ENVIRONMENTS)
+def test_presets_are_the_versions_of_the_reward():
+    assert find_preset("ml1") == ML1(env="reach-v3", reward="v2")
+    assert find_preset("ml10", "v1") == ML10(reward="v1")
 
 
 def test_the_goal_is_hidden():

@@ -281,7 +281,5 @@ class MT50(MultiTask):
     )
 
 
-for _benchmark in (ML10, ML25, ML45, MT10, MT25, MT50):
+for _benchmark in (ML1, ML10, ML25, ML45, MT1, MT10, MT25, MT50):
     _benchmark.presets = {version: _benchmark(reward=version) for version in ("v2", "v1")}
-for _single in (ML1, MT1):
-    _single.presets = {name.removesuffix("-v3"): _single(env=name) for name in ("reach-v3", *ENVIRONMENTS)}
