@@ -1,12 +1,17 @@
 """Every shape annotation of the library is checked at run time while the tests run."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 install_import_hook(["metarl", "envs"], "beartype.beartype")
+
+# Meta-World's starts, kept beside pytest's own cache: tests leave the user's alone
+os.environ.setdefault("METARL_CACHE", str(Path(__file__).parent.parent / ".pytest_cache" / "metarl"))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -188,6 +189,18 @@ def test_quaternions_of_turns_by_right_angles_are_scipys(dtype: torch.dtype):
     found = quaternion_of(torch.from_numpy(turns).to(dtype).flatten(1))
     expected = Rotation.from_matrix(turns).as_quat()
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=0, atol=CLOSE[dtype])
+
+
+@pytest.mark.parametrize("noise", [1e-17, 1e-16, 1e-15])
+def test_quaternions_near_ties_are_scipys(noise: float):
+    """What lies at right angles but for the last bits: there a hair decides the sign, so it has to be the same hair."""
+    quat = Rotation.create_group("O").as_quat().repeat(200, axis=0)
+    quat += noise * np.random.default_rng(0).normal(size=quat.shape)
+    matrix = np.zeros((len(quat), 9))
+    for row, (x, y, z, w) in zip(matrix, quat, strict=True):
+        mujoco.mju_quat2Mat(row, np.array([w, x, y, z]))
+    found = quaternion_of(torch.from_numpy(matrix)).numpy()
+    np.testing.assert_allclose(found, Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_quat(), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("axis", range(3))

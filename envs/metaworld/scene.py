@@ -144,7 +144,8 @@ def quaternion_of(matrix: Float[Tensor, "world 9"]) -> Float[Tensor, "world 4"]:
     """
     linear, constant = _quaternion_products(matrix.dtype, matrix.device)
     products = torch.addmm(constant, matrix, linear)
-    largest = products[:, ::5].argmax(-1)  # of 4 x^2, 4 y^2, 4 z^2, 4 w^2
+    diagonal = matrix[:, ::4]  # orders x^2, y^2, z^2 and its sum w^2 as SciPy does, at near ties too
+    largest = torch.cat([diagonal, diagonal.sum(-1, keepdim=True)], dim=-1).argmax(-1)
     chosen = products.unflatten(-1, (4, 4))[torch.arange(len(matrix), device=matrix.device), largest]
     return torch.nn.functional.normalize(chosen, dim=-1)
 
