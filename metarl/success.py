@@ -103,6 +103,8 @@ def success_tables(record: dict[str, Any], published: PublishedSuccess | None, l
             cells += [f"{row['iqm_after']['value']:.0%}", f"{row['return_before']:.0f}", f"{row['return_after']:.0f}"]
             cells += [f"{row['first_finished']:.0%}"] if published is not None else []
             if kind == "all":
+                if len(kinds) == 2:  # it would say the same again
+                    continue
                 found.add_section()
             found.add_row(kind, str(row["goals"]), *cells, style="bold" if kind == "all" else None)
         if published is not None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,8 +90,12 @@ def cache_folder() -> Path:
     """``METARL_CACHE``, else ``metarl`` in the user's cache folder; a folder a version of what the states depend on."""
     root = os.environ.get("METARL_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metarl"
-    found = [importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl")]
-    return base / "metaworld-starts" / "-".join(found)
+    return base / "metaworld-starts" / _versions()
+
+
+@cache
+def _versions() -> str:
+    return "-".join(importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl"))
 
 
 def _path(task: SawyerTask) -> Path:
