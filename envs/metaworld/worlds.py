@@ -1,7 +1,7 @@
 """The worlds of several Meta-World tasks, each on its own model, stepped together."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -195,20 +195,24 @@ class MetaWorlds:
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         action = action.cpu()
-        pending: list[tuple[TaskWorlds, Where, Future]] = []
         for group, where in self.groups():
             group.act(action[where])
-            pending.append((group, where, self._pool.submit(group.physics.step, FRAME_SKIP)))
         reward = torch.empty(self.num_worlds, dtype=self._dtype)
         success, diverged = torch.empty(2, self.num_worlds, dtype=torch.bool)
-        for group, where, future in pending:
-            failed = future.result()
+        for (group, where), failed in zip(self.groups(), self._simulate(), strict=True):
             terms, solved, _ = group.evaluate()
             reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
             success[where] = solved & ~failed
             diverged[where] = failed
         never = torch.zeros_like(diverged)
         return Outcome(*(x.to(self._device) for x in (reward, never, success, diverged)))
+
+    def _simulate(self) -> Iterator[Bool[Tensor, " world"]]:
+        """Steps the physics of one task after the other, ahead of their rewards where there is a thread for it."""
+        physics = [group.physics for group in self._groups.values()]
+        if self._options["num_threads"] == 1 or len(physics) == 1:
+            return (engine.step(FRAME_SKIP) for engine in physics)
+        return self._pool.map(lambda engine: engine.step(FRAME_SKIP), physics)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"task": self._task.clone()}
