@@ -33,8 +33,8 @@ class Protocol:
     """Held-out tasks, the paper's own where they are known; by default 40, or 1000 for a learner that remembers; 50
     of a benchmark with several kinds of task."""
     episodes: int | None = None
-    """Episodes of each task at each step; by default as many steps as in the paper, else as in training; 1 for a
-    learner that remembers."""
+    """Episodes of each task at each step; by default as many steps as in the paper, else as in training. Trials of each
+    task for a learner that remembers: by default 1, or 4 where success is what counts."""
     steps: int | None = None
     """Inner steps, by default 3, or as in training where success is what counts; or episodes of a trial, by default as
     in training."""
@@ -53,8 +53,10 @@ class Protocol:
         """The protocol with the defaults of an experiment filled in."""
         benchmark = published_success(experiment.task) is not None
         if experiment.learner.remembers:
-            trial, num_tasks = self.steps or experiment.episodes_per_env, self.tasks or (50 if benchmark else 1000)
-            return Plan(num_tasks, self.episodes or 1, scales=(), trial=trial, min_steps=0, seed=self.seed)
+            num_tasks, num_trials = (50, 4) if benchmark else (1000, 1)
+            trial = self.steps or experiment.episodes_per_env
+            episodes = self.episodes or num_trials
+            return Plan(self.tasks or num_tasks, episodes, scales=(), trial=trial, min_steps=0, seed=self.seed)
         reference = published(experiment.task)
         min_steps = reference.num_steps if reference is not None and self.episodes is None else 0
         num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes

@@ -107,7 +107,7 @@ def success_tables(record: dict[str, Any], published: PublishedSuccess | None, l
                     continue
                 found.add_section()
             found.add_row(kind, str(row["goals"]), *cells, style="bold" if kind == "all" else None)
-        if published is not None:
-            found.caption = published.caption(policy.split(",")[0])
+        if published is not None and not tables:
+            found.caption = published.caption(policy)
         tables.append(found)
     return tables
