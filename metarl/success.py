@@ -90,7 +90,7 @@ def _over_kinds(rates: NDArray[np.float64], labels: list[str]) -> Estimate:
 
 def success_tables(record: dict[str, Any], published: PublishedSuccess | None, last: str) -> list[Table]:
     """A table a policy; ``last`` says when "after" is."""
-    tables = []
+    tables: list[Table] = []
     for policy, kinds in record.items():
         found = Table(title=f"success of {policy}, on held-out tasks")
         for column in ("environment", "goals", "before", f"after ({last})", "95 %", "IQM", "return before", "after"):
