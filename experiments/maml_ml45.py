@@ -17,7 +17,7 @@ PRESETS = {
         learner=MAML(
             policy=GaussianMLP((128, 128), "tanh"),
             outer=TRPO(max_kl=0.02, curvature_samples=45_000),
-            inner_lr=0.1,
+            inner_lr=0.03,
             gae_lambda=0.95,
         ),
         num_tasks=45,
