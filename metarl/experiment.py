@@ -25,7 +25,7 @@ from metarl.streams import stream_seed
 from metarl.types import MetaLearner
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-RECORDED = ("torch", "mujoco", "gymnasium", "numpy", "metarl")
+RECORDED = ("torch", "mujoco", "gymnasium", "metaworld", "numpy", "metarl")
 
 TaskT = TypeVar("TaskT", bound=TaskDistribution)
 LearnerT = TypeVar("LearnerT", bound=MetaLearner)
