@@ -33,7 +33,7 @@ from torch import Tensor
 
 from envs.api import EnvSpec
 from envs.mujoco_env import MujocoTask
-from envs.physics import Physics
+from envs.physics import Physics, write
 
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
 TORSO = 1
@@ -77,8 +77,8 @@ class HalfCheetah(MujocoTask):
         else:
             position = 0.01 * torch.randn(qpos.shape, **draw)
         velocity = 0.1 * torch.randn(qvel.shape, **draw)
-        qpos[mask] += position.to(qpos.device)[mask]
-        qvel[mask] += velocity.to(qvel.device)[mask]
+        write(qpos, mask, qpos + position.to(qpos.device))
+        write(qvel, mask, qvel + velocity.to(qvel.device))
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         parts = [physics.bind("qpos")[:, 1:], physics.bind("qvel")]

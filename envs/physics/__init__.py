@@ -70,3 +70,8 @@ def make_physics(model: mujoco.MjModel, num_worlds: int, *, engine: str = "auto"
     from envs.physics.cpu import CpuPhysics
 
     return CpuPhysics(model, num_worlds, num_threads=num_threads)
+
+
+def write(field: Tensor, mask: Tensor, values: Tensor) -> None:
+    """Writes ``values`` [world ...] into the worlds of ``mask`` [world], without asking the host which they are."""
+    field.copy_(torch.where(mask.view(-1, *[1] * (field.ndim - 1)), values.to(field), field))
