@@ -8,6 +8,7 @@ published work used. ``distribution.make(...)`` builds the batched environment o
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import mujoco
@@ -15,12 +16,27 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ENGINES = ("auto", "cpu")
-"""Physics engines that ``make`` knows; auto takes the one that fits the device."""
+ENGINES = ("auto", "cpu", "warp")
+"""Physics engines that ``make`` knows: MuJoCo in C on CPU threads, MuJoCo Warp on the device; auto takes the one that
+fits the device."""
 
 
 class BadField(ValueError):
     """A field of a dataclass has a value that cannot work; the message names both and says what would do."""
+
+
+def find_engine(physics: str, device: str | torch.device) -> str:
+    """The engine, ``cpu`` or ``warp``, that ``physics`` asks for on ``device``.
+
+    Raises:
+        BadField: there is no such engine, or it is not installed.
+    """
+    if physics not in ENGINES:
+        raise BadField(f"physics is {physics!r}: use one of {', '.join(ENGINES)}")
+    engine = ("cpu" if torch.device(device).type == "cpu" else "warp") if physics == "auto" else physics
+    if engine == "warp" and find_spec("mujoco_warp") is None:
+        raise BadField(f"physics is {physics!r}: MuJoCo Warp is not installed, use pip install 'metarl[gpu]', or cpu")
+    return engine
 
 
 @dataclass(frozen=True)
@@ -68,8 +84,8 @@ class TaskEnv(Protocol):
     device: torch.device
     clock: Int[Tensor, "task env"]
     """Steps since the episode of each world began."""
-    num_diverged: int
-    """Worlds whose physics failed so far; their episode was cut there."""
+    num_diverged: Int[Tensor, ""]
+    """Worlds whose physics failed so far; their episode was cut there. To read it makes a GPU wait."""
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         """Gives world (i, j) the task parameter ``task[i]``; call :meth:`reset` before the next step."""

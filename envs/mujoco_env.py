@@ -36,6 +36,9 @@ class MujocoTask(TaskDistribution):
         """As :class:`envs.api.VisibleTask`; by default every task looks the same."""
         return self.model()
 
+    def apply_task(self, physics: Physics, task: Float[Tensor, "world ..."]) -> None:
+        """Writes into the model what a task changes of it (a mass, say); nothing by default."""
+
     @abstractmethod
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         """Writes initial states into the worlds of ``mask``, which hold the model's defaults."""
@@ -76,7 +79,8 @@ class MujocoTask(TaskDistribution):
         physics: str = "auto",
         num_threads: int = 0,
     ) -> BatchedTaskEnv:
-        engine = make_physics(self.model(), num_tasks * num_envs, engine=physics, num_threads=num_threads)
+        num_worlds = num_tasks * num_envs
+        engine = make_physics(self.model(), num_worlds, engine=physics, device=device, num_threads=num_threads)
         worlds = MujocoWorlds(self, engine, torch.device(device))
         return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
 
@@ -96,11 +100,13 @@ class MujocoWorlds:
         ctrlrange = torch.as_tensor(model.actuator_ctrlrange, device=physics.device)
         self._ctrl_center, self._ctrl_scale = ctrlrange.mean(1), (ctrlrange[:, 1] - ctrlrange[:, 0]) / 2
         self._task_parameter = torch.zeros(physics.num_worlds, device=physics.device)
+        self._tasks_given = False
         self._ctrl = physics.bind("ctrl")
         task.observe(physics), task.measure(physics)  # binds what they read before the first step
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
-        self._task_parameter = task.to(self.physics.device)
+        self._task_parameter, self._tasks_given = task.to(self.physics.device), True
+        self.task.apply_task(self.physics, self._task_parameter)
 
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         mask = mask.to(self.physics.device)
@@ -112,7 +118,11 @@ class MujocoWorlds:
         return self.task.observe(self.physics).to(self._device, self._dtype)
 
     def pose(self, world: int) -> Float[Tensor, " qpos"]:
-        return self.physics.bind("qpos")[world].clone()
+        return self.physics.bind("qpos")[world].cpu().clone()
+
+    @property
+    def num_overflowed(self) -> int:
+        return self.physics.num_overflowed
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         physics, task = self.physics, self.task
@@ -129,8 +139,10 @@ class MujocoWorlds:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"task": self._task_parameter.clone(), **self.physics.state_dict()}
+        task = {"task": self._task_parameter.clone()} if self._tasks_given else {}
+        return {**task, **self.physics.state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._task_parameter = state["task"].clone()
+        if "task" in state:
+            self.set_tasks(state["task"].clone())
         self.physics.load_state_dict(state)

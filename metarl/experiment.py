@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv
+from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv, VisibleTask, find_engine
 from metarl import checkpoint
 from metarl.algorithms import ALGORITHMS
 from metarl.config import decode_fields, from_json, to_json
@@ -50,9 +50,11 @@ class Experiment(Generic[TaskT, LearnerT]):
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"
-    """Where policy, rewards and updates are computed: cpu or cuda."""
+    """Where policy, rewards and updates are computed: cpu, cuda, cuda:1 ..."""
     physics: str = "auto"
-    """Physics engine: auto or cpu (MuJoCo on threads)."""
+    """Physics engine: cpu (MuJoCo on threads), warp (MuJoCo Warp on the device), or auto, which fits the device."""
+    deterministic: bool = False
+    """Equal bits from run to run on a GPU, where physics then takes some three times as long; CPUs always have them."""
     num_threads: int = 0
     """CPU threads; 0: every core."""
     checkpoint_interval: int = 10
@@ -89,6 +91,8 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
         if self.physics not in ENGINES:
             raise BadField(f"physics is {self.physics!r}: use one of {', '.join(ENGINES)}")
+        if isinstance(self.task, VisibleTask):
+            find_engine(self.physics, self.device)
 
     @property
     def episodes_per_env(self) -> int:

@@ -11,7 +11,9 @@ from jaxtyping import install_import_hook
 install_import_hook(["metarl", "envs"], "beartype.beartype")
 
 # Meta-World's starts, kept beside pytest's own cache: tests leave the user's alone
-os.environ.setdefault("METARL_CACHE", str(Path(__file__).parent.parent / ".pytest_cache" / "metarl"))
+CACHE = Path(__file__).parent.parent / ".pytest_cache"
+os.environ.setdefault("METARL_CACHE", str(CACHE / "metarl"))
+os.environ.setdefault("WARP_CACHE_PATH", str(CACHE / "warp"))  # kernels, compiled once
 
 
 @pytest.fixture(scope="module")

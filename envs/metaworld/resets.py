@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from envs.metaworld import simulation
 from envs.metaworld.sawyer import SawyerTask
@@ -41,6 +42,10 @@ class Starts(NamedTuple):
     body_pos: Tensor
     observed: Tensor
     episode: dict[str, Tensor]
+
+    def to(self, like: Tensor) -> "Starts":
+        """In the precision and on the device of ``like``."""
+        return tree_map(lambda x: x.to(like), self)
 
 
 def starts(task: SawyerTask, vecs: NDArray[np.float64], *, num_threads: int = 0) -> Starts:

@@ -8,16 +8,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.api import find_engine
 from envs.metaworld.resets import STATE, observed, starts
 from envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
 from envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
 from envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
-from envs.physics import make_physics
+from envs.physics import Physics, make_physics, write
+from envs.physics.streams import Streams
 from envs.task_env import Outcome
 
 ACTION_SCALE = 0.01  # m that the mocap body moves a step at full action
 MIDDLE = (0.0, 0.6, 0.15)  # m; of the space above the table
 FRAME = 18  # numbers observed of one moment
+BUFFERS = {"max_contacts": 64, "max_constraints": 256}  # a world; C MuJoCo meets at most 49 and 197 in random play
 ENVIRONMENTS = tuple(sorted(SAWYER))
 
 Where = Int[Tensor, " world"] | slice  # a slice costs less than an index
@@ -34,6 +37,7 @@ class TaskWorlds:
         reward: str = "v2",
         show_goal: bool = False,
         standardize: bool = False,
+        device: str | torch.device = "cpu",
         physics: str = "auto",
         num_threads: int = 0,
     ) -> None:
@@ -41,7 +45,9 @@ class TaskWorlds:
         self._reward = task.reward if reward == "v2" else task.reward_v1
         self._show_goal, self._num_threads = show_goal, num_threads
         model = compile_model(task.model, task.touch)
-        self.physics = make_physics(model, num_worlds, engine=physics, num_threads=num_threads)
+        self.physics = make_physics(
+            model, num_worlds, engine=physics, device=device, num_threads=num_threads, **BUFFERS
+        )
         fields = (*FIELDS, "sensordata") if task.touch else FIELDS
         self._names = Names(model, {name: self.physics.bind(name) for name in fields})
         self._state = {name: self.physics.bind(name) for name in STATE}
@@ -56,7 +62,7 @@ class TaskWorlds:
         frame_low, frame_high = [*HAND_LOW, -1.0, *(-x for x in unbounded)], [*HAND_HIGH, 1.0, *unbounded]
         self._obs_low = self._mocap.new_tensor([*frame_low, *frame_low, *low])
         self._obs_high = self._mocap.new_tensor([*frame_high, *frame_high, *high])
-        self.vec = self._mocap.new_zeros(num_worlds, len(task.vec_low))
+        self.vec = torch.zeros(num_worlds, len(task.vec_low), dtype=torch.float64)
         self.episode: dict[str, Tensor] = {}
         self.frame = self._mocap.new_zeros(num_worlds, FRAME)
         self.obs = self._mocap.new_zeros(num_worlds, 2 * FRAME + 3)
@@ -66,25 +72,26 @@ class TaskWorlds:
 
     def set_goals(self, vec: Float[Tensor, "world vec"]) -> None:
         """Gives each world its random vector."""
-        self.vec = vec.to(self._mocap)
-        rows, self._row = torch.unique(self.vec, dim=0, return_inverse=True)
-        self._starts = starts(self.task, rows.cpu().numpy(), num_threads=self._num_threads)
+        self.vec = vec.cpu().double()
+        rows, row = torch.unique(self.vec, dim=0, return_inverse=True)
+        self._row = row.to(self.physics.device)
+        self._starts = starts(self.task, rows.numpy(), num_threads=self._num_threads).to(self._mocap)
         if not self.episode:
             self.episode = {name: value[self._row].clone() for name, value in self._starts.episode.items()}
 
     def reset(self, mask: Bool[Tensor, " world"]) -> None:
         """Puts the worlds of ``mask`` to where their episodes begin."""
-        row, found = self._row[mask], self._starts
+        row, found = self._row, self._starts
         self.physics.reset(mask)
         for name, value in found.state.items():
-            self._state[name][mask] = value[row]
-        self._body_pos[mask] = found.body_pos[row]
+            write(self._state[name], mask, value[row])
+        write(self._body_pos, mask, found.body_pos[row])
         for name, remembered in found.episode.items():
-            self.episode[name][mask] = remembered[row]
+            write(self.episode[name], mask, remembered[row])
         frame = found.observed[row]
-        self.frame[mask] = frame
-        goal = self.episode["target"][mask] if self._show_goal else frame.new_zeros(len(frame), 3)
-        self.obs[mask] = torch.cat([frame, frame, goal], dim=-1)  # as reset returns it: not clipped
+        write(self.frame, mask, frame)
+        goal = self.episode["target"] if self._show_goal else frame.new_zeros(len(frame), 3)
+        write(self.obs, mask, torch.cat([frame, frame, goal], dim=-1))  # as reset returns it: not clipped
 
     def act(self, action: Float[Tensor, "world 4"]) -> None:
         """Drags the mocap body and sets the gripper; ``action`` in [-1, 1].
@@ -120,17 +127,18 @@ class TaskWorlds:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._body_pos.copy_(state["body_pos"])
-        self.frame, self.obs = state["frame"].clone(), state["obs"].clone()
+        self.frame, self.obs = (state[name].to(self._mocap).clone() for name in ("frame", "obs"))
         for name, value in self.episode.items():
             value.copy_(state[f"episode/{name}"])
-        self.physics.load_state_dict({"integration": state["integration"]})
+        self.physics.load_state_dict(state)
 
 
 class MetaWorlds:
     """:class:`envs.task_env.Worlds` over any mix of tasks; a world's task and its goal are its parameter.
 
     Parameter of a world: index of the task among the 50 in alphabetical order, then its random vector, padded by
-    zeros. Worlds of one task share a batch; while one batch is simulated, the one before is rewarded.
+    zeros. Worlds of one task share a batch. On CPU threads, while one batch is simulated, the one before is rewarded;
+    on a GPU every batch has a stream of its own.
     """
 
     def __init__(
@@ -147,8 +155,12 @@ class MetaWorlds:
     ) -> None:
         self.num_worlds = num_worlds
         self._options: dict[str, Any] = {"reward": reward, "show_goal": show_goal, "standardize": standardize}
-        self._options |= {"physics": physics, "num_threads": num_threads}
+        self._options |= {"physics": physics, "num_threads": num_threads, "device": device}
         self._device, self._dtype = device, dtype
+        engine = find_engine(physics, device)
+        self._threads = engine == "cpu" and num_threads != 1
+        self._physics_device = torch.device("cpu") if engine == "cpu" else device
+        self._streams = Streams(self._physics_device)
         self._groups: dict[int, TaskWorlds] = {}
         self._where: dict[int, Where] = {}
         self._task = torch.zeros(num_worlds, 0)
@@ -161,7 +173,7 @@ class MetaWorlds:
         self._groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}
         self._where = where
         for kind, group in self._groups.items():
-            group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]].cpu())
+            group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]])
 
     def _group(self, kind: int, num_worlds: int) -> TaskWorlds:
         old = self._groups.get(kind)
@@ -177,42 +189,54 @@ class MetaWorlds:
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         if not self._groups:
             raise RuntimeError("a Meta-World environment has no worlds before set_tasks")
-        mask = mask.cpu()
+        mask = mask.to(self._physics_device)
         for group, where in self.groups():
-            if mask[where].any():
+            if mask.is_cuda or mask[where].any():  # asking would make a GPU wait
                 group.reset(mask[where])
 
     def observe(self) -> Float[Tensor, "world obs"]:
-        obs = torch.empty(self.num_worlds, 2 * FRAME + 3, dtype=self._dtype)
+        obs = torch.empty(self.num_worlds, 2 * FRAME + 3, dtype=self._dtype, device=self._physics_device)
         for group, where in self.groups():
             obs[where] = ((group.obs - group.center) * group.scale).to(self._dtype)
         return obs.to(self._device)
 
+    @property
+    def num_overflowed(self) -> int:
+        return sum(group.physics.num_overflowed for group in self._groups.values())
+
     def pose(self, world: int) -> Float[Tensor, " qpos"]:
         kind = int(self._task[world, 0])
         row = int((self._task[:world, 0] == kind).sum())
-        return self._groups[kind].physics.bind("qpos")[row].clone()
+        return self._groups[kind].physics.bind("qpos")[row].cpu().clone()
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
-        action = action.cpu()
-        for group, where in self.groups():
-            group.act(action[where])
-        reward = torch.empty(self.num_worlds, dtype=self._dtype)
-        success, diverged = torch.empty(2, self.num_worlds, dtype=torch.bool)
-        for (group, where), failed in zip(self.groups(), self._simulate(), strict=True):
-            terms, solved, _ = group.evaluate()
-            reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
-            success[where] = solved & ~failed
-            diverged[where] = failed
+        action = action.to(self._physics_device)
+        reward = torch.empty(self.num_worlds, dtype=self._dtype, device=action.device)
+        success, diverged = torch.empty(2, self.num_worlds, dtype=torch.bool, device=action.device)
         never = torch.zeros_like(diverged)
+        self._streams.fork(len(self._groups))
+        for i, (group, where) in enumerate(self.groups()):
+            with self._streams.on(i):
+                group.act(action[where])
+        for i, ((group, where), failed) in enumerate(zip(self.groups(), self._simulate(), strict=True)):
+            with self._streams.on(i):
+                terms, solved, _ = group.evaluate()
+                reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
+                success[where] = solved & ~failed
+                diverged[where] = failed
+        self._streams.join()
         return Outcome(*(x.to(self._device) for x in (reward, never, success, diverged)))
 
     def _simulate(self) -> Iterator[Bool[Tensor, " world"]]:
         """Steps the physics of one task after the other, ahead of their rewards where there is a thread for it."""
         physics = [group.physics for group in self._groups.values()]
-        if self._options["num_threads"] == 1 or len(physics) == 1:
-            return (engine.step(FRAME_SKIP) for engine in physics)
-        return self._pool.map(lambda engine: engine.step(FRAME_SKIP), physics)
+        if self._threads and len(physics) > 1:
+            return self._pool.map(lambda engine: engine.step(FRAME_SKIP), physics)
+        return (self._step_alone(i, engine) for i, engine in enumerate(physics))
+
+    def _step_alone(self, i: int, engine: Physics) -> Bool[Tensor, " world"]:
+        with self._streams.on(i):
+            return engine.step(FRAME_SKIP)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"task": self._task.clone()}

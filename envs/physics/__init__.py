@@ -1,7 +1,7 @@
 """The physics a task is written against: named, live tensors over worlds.
 
-Two engines share this vocabulary. On CPU threads it is MuJoCo's own ``mujoco.batch`` (:mod:`envs.physics.cpu`).
-A GPU engine takes the same seat: a task touches nothing but this protocol.
+Two engines share this vocabulary. On CPU threads it is MuJoCo's own ``mujoco.batch`` (:mod:`envs.physics.cpu`),
+on a GPU it is MuJoCo Warp (:mod:`envs.physics.gpu`); a task touches nothing but this protocol.
 
 Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
 """
@@ -12,7 +12,17 @@ import mujoco
 import torch
 from torch import Tensor
 
-from envs.api import ENGINES
+from envs.api import find_engine
+
+STATE_FIELDS = frozenset(
+    {"time", "qpos", "qvel", "act", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied"}
+    | {"eq_active", "mocap_pos", "mocap_quat", "userdata"}
+)
+"""What the next step depends on (MuJoCo's mjSTATE_INTEGRATION)."""
+POSITION_FIELDS = frozenset(
+    {"xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "subtree_com"}
+)
+"""What follows from positions alone; any other derived field also needs velocities."""
 
 
 @runtime_checkable
@@ -25,8 +35,11 @@ class Physics(Protocol):
 
     num_worlds: int
     device: torch.device
+    """Where its tensors live."""
     timestep: float
     """Seconds of one substep."""
+    num_overflowed: int
+    """Episodes in which the engine's buffers were too small, so that contacts were dropped."""
 
     def bind(self, field: str) -> Tensor:
         """A live view ``[world, ...]`` of a data field (``qpos``, ``qvel``, ``ctrl``, ``xpos``, ``sensordata`` ...).
@@ -63,13 +76,31 @@ class Physics(Protocol):
         """Restores :meth:`state_dict` exactly."""
 
 
-def make_physics(model: mujoco.MjModel, num_worlds: int, *, engine: str = "auto", num_threads: int = 0) -> Physics:
-    """Builds the engine: ``auto`` and ``cpu`` are ``mujoco.batch`` on ``num_threads`` threads (0: every core)."""
-    if engine not in ENGINES:
-        raise ValueError(f"physics is {engine!r}: use one of {', '.join(ENGINES)}")
-    from envs.physics.cpu import CpuPhysics
+def make_physics(
+    model: mujoco.MjModel,
+    num_worlds: int,
+    *,
+    engine: str = "auto",
+    device: str | torch.device = "cpu",
+    num_threads: int = 0,
+    max_contacts: int | None = None,
+    max_constraints: int | None = None,
+) -> Physics:
+    """Builds the engine that :func:`envs.api.find_engine` names.
 
-    return CpuPhysics(model, num_worlds, num_threads=num_threads)
+    Args:
+        device: where Warp's worlds live; the C engine's live on the CPU.
+        num_threads: of the C engine; 0: every core.
+        max_contacts: contacts that Warp holds for a world; None: measured.
+        max_constraints: constraints likewise.
+    """
+    if find_engine(engine, device) == "cpu":
+        from envs.physics.cpu import CpuPhysics
+
+        return CpuPhysics(model, num_worlds, num_threads=num_threads)
+    from envs.physics.gpu import WarpPhysics
+
+    return WarpPhysics(model, num_worlds, device=device, max_contacts=max_contacts, max_constraints=max_constraints)
 
 
 def write(field: Tensor, mask: Tensor, values: Tensor) -> None:

@@ -1,0 +1,258 @@
+"""MuJoCo Warp: the worlds of one model on a GPU, or on Warp's CPU device, in float32.
+
+The substeps are recorded once in a graph that reads and writes fixed addresses; torch sees those as live tensors.
+Whatever would move them is refused, or records the graph again.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+
+import mujoco
+import numpy as np
+import torch
+import warp as wp
+from torch import Tensor
+
+wp.config.log_level = wp.LOG_ERROR  # what goes wrong raises
+import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
+
+from envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
+
+# What set_const computes from masses and inertias; sized per world as soon as one of those is.
+DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0")
+INERTIAL = frozenset(
+    ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "body_pos", "body_quat", "qpos0")
+)
+PLACES = frozenset(("body_pos", "body_quat", "geom_pos", "geom_quat"))
+NONE, POS, VEL, ACC = (int(getattr(mujoco.mjtStage, f"mjSTAGE_{name}")) for name in ("NONE", "POS", "VEL", "ACC"))
+BAD = 1e10  # MuJoCo's own bound (mju_isBad) on positions, velocities and accelerations
+
+
+class WarpPhysics:
+    """:class:`envs.physics.Physics` on ``mujoco_warp``.
+
+    A world whose state blew up stays so until it is reset; the others go on, their bits unharmed. Contacts beyond
+    ``max_contacts`` (a pool of all worlds, this many each) or constraints beyond ``max_constraints`` (of one world) are
+    dropped; :attr:`num_overflowed` counts the episodes to which that happened.
+
+    Args:
+        device: ``cuda``, ``cuda:1`` ..., or ``cpu`` for Warp's own CPU device.
+        max_contacts: by default, as :func:`buffer_sizes` measures them.
+        max_constraints: likewise.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num_worlds: int,
+        *,
+        device: str | torch.device = "cuda",
+        max_contacts: int | None = None,
+        max_constraints: int | None = None,
+    ) -> None:
+        if num_worlds < 1:
+            raise ValueError(f"num_worlds is {num_worlds}: use at least 1")
+        contacts, constraints = buffer_sizes(model)
+        self.num_worlds = num_worlds
+        self.device = torch.device(device)
+        self.timestep = float(model.opt.timestep)
+        self._wp_device = wp.get_device(str(self.device))
+        with wp.ScopedDevice(self._wp_device):
+            model = _solvable(model)
+            self._m = mjw.put_model(model)
+            self._d = mjw.make_data(
+                model, nworld=num_worlds, nconmax=max_contacts or contacts, njmax=max_constraints or constraints
+            )
+        self._m.opt.warn_overflow = 0
+        if torch.are_deterministic_algorithms_enabled():
+            self._m.opt.deterministic = int(mjw.DeterminismType.ALL)
+        self._sensor_stage = int(model.sensor_needstage.max()) if model.nsensor else NONE
+        self._lagging = bool(np.isin(model.eq_type, (mujoco.mjtEq.mjEQ_WELD, mujoco.mjtEq.mjEQ_CONNECT)).any())
+        self._needed = VEL if self._lagging else NONE
+        self._bound: dict[str, Tensor] = {}
+        self._expanded: dict[str, Tensor] = {}
+        self._views: list[tuple[str, Tensor, int]] = []  # what was given out, and its address
+        self._graphs: dict[str, wp.Graph] = {}
+        self._state = {name: wp.to_torch(a) for name in sorted(STATE_FIELDS) if (a := getattr(self._d, name)).size}
+        self._qpos, self._qvel, self._qacc = (wp.to_torch(getattr(self._d, name)) for name in ("qpos", "qvel", "qacc"))
+        self._mask = torch.ones(num_worlds, dtype=torch.bool, device=self.device)
+        self._wp_mask = wp.from_torch(self._mask, dtype=wp.bool)
+        self._overflow = wp.to_torch(self._d.overflow)
+        self._overflowed = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._jointed = self._without_static_bodies()
+        self._stale = False  # derived fields belong to the state before a reset
+        self.reset(self._mask.clone())
+
+    @property
+    def num_overflowed(self) -> int:
+        """Episodes in which contacts or constraints were dropped; reading it makes a GPU wait."""
+        return int(self._overflowed + (self._overflow != 0).sum())
+
+    def bind(self, field: str) -> Tensor:
+        if field not in self._bound:
+            if field not in STATE_FIELDS:
+                stage = POS if field in POSITION_FIELDS else VEL
+                self._need(self._sensor_stage if field == "sensordata" else stage)
+            tensor = wp.to_torch(getattr(self._d, field))
+            self._bound[field] = tensor.flatten(-2) if field.endswith("mat") else tensor
+            self._views.append((field, self._bound[field], tensor.data_ptr()))
+        return self._bound[field]
+
+    def expand(self, field: str) -> Tensor:
+        if field not in self._expanded:
+            *parents, leaf = field.split(".")
+            owner = self._m
+            for parent in parents:
+                owner = getattr(owner, parent)
+            shared = getattr(owner, leaf)
+            values = np.repeat(shared.numpy()[:1], self.num_worlds, axis=0)
+            array = wp.array(values, dtype=shared.dtype, device=self._wp_device)
+            array._is_batched = True  # as put_model marks what it sizes per world
+            setattr(owner, leaf, array)
+            self._jointed = self._without_static_bodies()
+            self._expanded[field] = wp.to_torch(array)
+            self._views.append((field, self._expanded[field], self._expanded[field].data_ptr()))
+            self._graphs.clear()  # they hold the old address
+            for derived in DERIVED if field in INERTIAL else ():
+                self.expand(derived)
+        return self._expanded[field]
+
+    def _need(self, stage: int) -> None:
+        """Derived fields will be computed up to ``stage`` after each step."""
+        if stage > self._needed:
+            self._needed = stage
+            self._graphs.clear()
+
+    def set_const(self) -> None:
+        self._launch(None, lambda: mjw.set_const(self._m, self._d))
+
+    def step(self, substeps: int) -> Tensor:
+        if self._stale:
+            self.forward(self._mask)
+        self._launch(f"step {substeps}", lambda: self._advance(substeps))
+        numbers = torch.cat([self._qpos, self._qvel, self._qacc], dim=1)
+        return ~(numbers.abs() <= BAD).all(dim=1)
+
+    def _advance(self, substeps: int) -> None:
+        for substep in range(substeps):
+            if self._lagging and substep:
+                self._derive(VEL)
+            mjw.step(self._m, self._d)
+        self._derive(self._needed)
+
+    def _derive(self, stage: int) -> None:
+        """Brings what follows from ``qpos`` and ``qvel`` up to date.
+
+        Welds and connects need that between substeps, too: ``mujoco_warp`` 3.17 takes the velocities that accelerate
+        their reference from the substep before (C MuJoCo: from this one), which moves a Sawyer arm by millimeters and
+        makes the next step depend on more than the state.
+        """
+        m, d = self._m, self._d
+        if stage >= ACC:
+            mjw.forward(m, d)
+        elif stage >= POS:
+            mjw.fwd_kinematics(m, d)
+            if "sensordata" in self._bound:
+                mjw.sensor_pos(m, d)
+            if stage >= VEL:
+                mjw.com_vel(m, d)
+                if "sensordata" in self._bound:
+                    mjw.sensor_vel(m, d)
+
+    def reset(self, mask: Tensor) -> None:
+        self._overflowed += ((self._overflow != 0) & mask).sum()
+        self._mask.copy_(mask)
+        self._launch("reset", lambda: mjw.reset_data(self._m, self._d, reset=self._wp_mask))
+        self._stale = True
+
+    def forward(self, mask: Tensor) -> None:
+        """All worlds are computed: those outside ``mask`` find what they had."""
+        self._launch("forward", self._forward)
+        self._stale = False
+
+    def _forward(self) -> None:
+        if not PLACES.isdisjoint(self._expanded):  # Warp itself places the geoms of bodies without joints only once
+            mjw.kinematics(self._jointed, self._d)
+        self._derive(self._needed)
+
+    def _without_static_bodies(self) -> mjw.Model:
+        """The same model for :func:`mujoco_warp.kinematics` alone: no body counts as welded to the world."""
+        model = copy.copy(self._m)
+        model.body_weldid = wp.full_like(model.body_weldid, 1)
+        return model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: field.clone() for name, field in self._state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, field in self._state.items():
+            field.copy_(state[name])
+        self.forward(self._mask)
+
+    def _launch(self, name: str | None, work: Callable[[], None]) -> None:
+        """Runs ``work`` in torch's order; what has a ``name`` is recorded once, and replayed."""
+        on_gpu = self._wp_device.is_cuda
+        if name is None or name not in self._graphs:
+            if on_gpu:
+                torch.cuda.synchronize(self.device)  # Warp records on a stream of its own
+            with wp.ScopedDevice(self._wp_device):
+                self._record(name, work) if name else work()
+                wp.synchronize_device()
+        if name is not None:
+            self._refuse_moved_tensors()
+            stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if on_gpu else None
+            with wp.ScopedDevice(self._wp_device):
+                wp.capture_launch(self._graphs[name], stream=stream)
+
+    def _record(self, name: str, work: Callable[[], None]) -> None:
+        before = self.state_dict()
+        work()  # loads the kernels, which cannot be done while recording
+        with wp.ScopedCapture() as capture:
+            work()
+        self._graphs[name] = capture.graph
+        wp.synchronize_device()
+        for field, value in before.items():
+            self._state[field].copy_(value)
+        if self._wp_device.is_cuda:
+            torch.cuda.synchronize(self.device)
+        self._derive(self._needed)
+
+    def _refuse_moved_tensors(self) -> None:
+        for name, tensor, address in self._views:
+            if tensor.data_ptr() != address:
+                raise RuntimeError(f"{name} was given other memory (resize_, set_ or .data): write into it in place")
+
+
+def _solvable(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The same model with Newton's solver in place of PGS, which Warp does not have (the humanoid's)."""
+    if model.opt.solver != mujoco.mjtSolver.mjSOL_PGS:
+        return model
+    changed = copy.copy(model)
+    changed.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    return changed
+
+
+PROBE_STEPS = 1000
+
+
+@cache
+def buffer_sizes(model: mujoco.MjModel) -> tuple[int, int]:
+    """Contacts and constraints to hold for a world: twice what C MuJoCo meets in 1,000 substeps of random controls,
+
+    and some more, for what random controls do not find.
+    """
+    data, rng = mujoco.MjData(model), np.random.default_rng(0)
+    low, high = model.actuator_ctrlrange.T
+    most_contacts = most_constraints = 0
+    for step in range(PROBE_STEPS):
+        if step % 5 == 0:
+            data.ctrl[:] = rng.uniform(low, high)
+        mujoco.mj_step(model, data)
+        most_contacts, most_constraints = max(most_contacts, data.ncon), max(most_constraints, data.nefc)
+    return 8 + 2 * most_contacts, 16 * (2 + most_constraints // 8)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that Warp holds on a GPU."""
+    return int(wp.get_mempool_used_mem_current(str(device))) if device.type == "cuda" else 0
