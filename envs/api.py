@@ -87,6 +87,10 @@ class TaskEnv(Protocol):
     num_diverged: Int[Tensor, ""]
     """Worlds whose physics failed so far; their episode was cut there. To read it makes a GPU wait."""
 
+    @property
+    def num_overflowed(self) -> int:
+        """Episodes whose physics dropped contacts for want of room in the engine's buffers. Makes a GPU wait, too."""
+
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         """Gives world (i, j) the task parameter ``task[i]``; call :meth:`reset` before the next step."""
 

@@ -47,9 +47,9 @@ class MujocoTask(TaskDistribution):
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         """The observation, in a new tensor."""
 
-    @abstractmethod
     def measure(self, physics: Physics) -> Float[Tensor, "world ..."]:
-        """What the reward compares before and after a step (a position, say), in a new tensor."""
+        """What the reward compares before and after a step (a position, say), in a new tensor; nothing by default."""
+        return torch.zeros(physics.num_worlds, 0, device=physics.device)
 
     @abstractmethod
     def reward(

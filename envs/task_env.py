@@ -52,8 +52,12 @@ class BatchedTaskEnv:
         self.num_tasks, self.num_envs = num_tasks, num_envs
         self.device = torch.device(device)
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
-        self.num_diverged = 0
+        self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    @property
+    def num_overflowed(self) -> int:
+        return int(getattr(self.worlds, "num_overflowed", 0))
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         if len(task) != self.num_tasks:
@@ -74,8 +78,8 @@ class BatchedTaskEnv:
         truncated = (self.clock >= self.spec.horizon) | diverged
         ended = terminated | truncated
         obs = next_obs
-        if ended.any():
-            self.num_diverged += int(diverged.sum())
+        if self.device.type != "cpu" or ended.any():  # to ask a GPU costs more than a reset of no world
+            self.num_diverged += diverged.sum()
             self.worlds.reset(ended.flatten(), self._generator)
             self.clock.masked_fill_(ended, 0)
             obs = self._by_task(self.worlds.observe())
@@ -87,14 +91,14 @@ class BatchedTaskEnv:
             "worlds": self.worlds.state_dict(),
             "clock": self.clock.clone(),
             "generator": self._generator.get_state(),
-            "num_diverged": self.num_diverged,
+            "num_diverged": self.num_diverged.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.worlds.load_state_dict(state["worlds"])
         self.clock.copy_(state["clock"])
         self._generator.set_state(state["generator"])
-        self.num_diverged = state["num_diverged"]
+        self.num_diverged.fill_(state["num_diverged"])
 
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))

@@ -38,8 +38,10 @@ class Physics(Protocol):
     """Where its tensors live."""
     timestep: float
     """Seconds of one substep."""
-    num_overflowed: int
-    """Episodes in which the engine's buffers were too small, so that contacts were dropped."""
+
+    @property
+    def num_overflowed(self) -> int:
+        """Episodes in which the engine's buffers were too small, so that contacts were dropped."""
 
     def bind(self, field: str) -> Tensor:
         """A live view ``[world, ...]`` of a data field (``qpos``, ``qvel``, ``ctrl``, ``xpos``, ``sensordata`` ...).

@@ -61,7 +61,7 @@ class WarpPhysics:
         with wp.ScopedDevice(self._wp_device):
             model = _solvable(model)
             self._m = mjw.put_model(model)
-            self._d = mjw.make_data(
+            self._d = _make_data(
                 model, nworld=num_worlds, nconmax=max_contacts or contacts, njmax=max_constraints or constraints
             )
         self._m.opt.warn_overflow = 0
@@ -224,6 +224,16 @@ class WarpPhysics:
                 raise RuntimeError(f"{name} was given other memory (resize_, set_ or .data): write into it in place")
 
 
+def _make_data(model: mujoco.MjModel, **sizes: int) -> mjw.Data:
+    """Warp's data; its lack of memory becomes torch's error."""
+    try:
+        return mjw.make_data(model, **sizes)
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        raise torch.OutOfMemoryError(f"{sizes['nworld']} worlds of physics do not fit: {error}") from error
+
+
 def _solvable(model: mujoco.MjModel) -> mujoco.MjModel:
     """The same model with Newton's solver in place of PGS, which Warp does not have (the humanoid's)."""
     if model.opt.solver != mujoco.mjtSolver.mjSOL_PGS:
@@ -251,8 +261,3 @@ def buffer_sizes(model: mujoco.MjModel) -> tuple[int, int]:
         mujoco.mj_step(model, data)
         most_contacts, most_constraints = max(most_contacts, data.ncon), max(most_constraints, data.nefc)
     return 8 + 2 * most_contacts, 16 * (2 + most_constraints // 8)
-
-
-def memory_in_use(device: torch.device) -> int:
-    """Bytes that Warp holds on a GPU."""
-    return int(wp.get_mempool_used_mem_current(str(device))) if device.type == "cuda" else 0

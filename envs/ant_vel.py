@@ -1,0 +1,61 @@
+"""Ant running at a goal velocity (Finn et al. 2017, section 5.3).
+
+Task parameter: goal velocity g [m/s] along x, uniform in [0, max_velocity].
+Reward: -|velocity along x - g| + alive bonus - costs. Terminates outside the healthy heights.
+Body, observation, clocks and costs: :mod:`envs.ant`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.ant import RLLAB, Ant
+from envs.api import BadField, TaskDistribution
+from envs.physics import Physics
+
+
+@dataclass(frozen=True)
+class AntVel(Ant):
+    """Presets: maml2017 (cbfinn/maml_rl, rllab clock), v5 (Gymnasium's Ant-v5 with its forward reward replaced, its
+    options ``include_cfrc_ext_in_observation=False, contact_cost_weight=0``)."""
+
+    name: ClassVar[str] = "ant_vel"
+    presets: ClassVar[Mapping[str, TaskDistribution]]
+
+    max_velocity: float = 3.0
+    """Goal velocities are uniform in [0, max_velocity] [m/s]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_velocity <= 0:
+            raise BadField(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
+
+    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
+        return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity
+
+    def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
+        if self != self.presets["maml2017"]:
+            return None
+        draws = np.random.RandomState(1).uniform(0.0, 3.0, size=num_tasks)  # maml_rl: test_maml_ant.py
+        return torch.from_numpy(draws).float()
+
+    def reward(
+        self,
+        physics: Physics,
+        before: Float[Tensor, "world 2"],
+        action: Float[Tensor, "world 8"],
+        task: Float[Tensor, " world"],
+    ) -> Float[Tensor, " world"]:
+        progress = -(self.velocity(physics, before)[:, 0] - task).abs()
+        return progress + self.bonus_minus_costs(physics, action)
+
+
+AntVel.presets = {
+    "maml2017": AntVel(**RLLAB | {"alive_bonus": 1.05}),  # 0.05, and 1 so that falling does not pay
+    "v5": AntVel(),
+}

@@ -1,0 +1,230 @@
+"""Tasks as environments of Gymnasium, one world each, so that other libraries train on them.
+
+Importing :mod:`envs` registers every task distribution under the name of its class::
+
+    env = gymnasium.make("envs:metarl/AntGoal-v0", preset="v5", task=[1.0, -2.0])
+
+The prefix ``envs:`` imports this package: Gymnasium 1.0 did away with entry points that did so on installation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.api import TASKS, BadField, EnvSpec, Step, TaskDistribution, TaskEnv, VisibleTask, find_preset
+from envs.camera import Camera
+
+LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
+SHOWN = 8  # numbers; a longer parameter is not written out in an error
+
+Numbers = float | int | Sequence[Any] | NDArray[Any] | np.generic | Tensor
+
+
+class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
+    """One world that plays ``task``, or at each reset a new task drawn from the distribution.
+
+    ``reset(seed=...)`` decides all that follows: tasks, first states, payoffs. ``reset(options={"task": ...})`` plays
+    an episode of that task. Actions beyond [-1, 1] are clipped; a discrete one is an index. ``truncated`` is the time
+    limit, the distribution's ``horizon``, or failed physics; an episode of a single step, a bandit's pull, terminates
+    instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, whether physics failed, and
+    ``success`` where the task defines it.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as in gymnasium.Env
+    _task: Tensor
+
+    def __init__(
+        self,
+        tasks: TaskDistribution | str,
+        *,
+        preset: str | None = None,
+        task: Numbers | None = None,
+        render_mode: str | None = None,
+        **changes: Any,
+    ) -> None:
+        """Chooses a definition; its world is built at the first reset.
+
+        Args:
+            tasks: a task distribution, or the name of one.
+            preset: the definition of a distribution given by name; None: its first.
+            task: the parameter of the one task to play.
+            render_mode: ``rgb_array``, of MuJoCo tasks alone.
+            changes: fields of the distribution that shall differ, such as ``horizon``.
+
+        Raises:
+            BadField: a value that cannot work.
+        """
+        self.tasks = find_tasks(tasks, preset, changes)
+        self.observation_space, self.action_space = spaces_of(self.tasks.spec)
+        self._fixed = None if task is None else parameters(self.tasks, task, 1)
+        if not isinstance(self.tasks, VisibleTask):
+            self.metadata = {"render_modes": []}
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            modes = " or ".join(["None", *self.metadata["render_modes"]])
+            raise BadField(f"render_mode is {render_mode!r}: use {modes} for {self.tasks.name}")
+        self.render_mode = render_mode
+        if isinstance(self.tasks, VisibleTask) and render_mode is not None:
+            model = self.tasks.model_of(example(self.tasks) if self._fixed is None else self._fixed[0])
+            self.metadata = self.metadata | {"render_fps": 1 / (model.opt.timestep * self.tasks.frame_skip)}
+        self._env: Any = None
+        self._camera: Camera | None = None
+        self._over = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None or self._env is None:
+            self._env, self._generator = begin(self.tasks, 1, 1, self.np_random, num_threads=1)
+        asked = asked_task(options)
+        given = self._fixed if asked is None else parameters(self.tasks, asked, 1)
+        task = self.tasks.sample(1, self._generator) if given is None else given
+        if self._camera is not None and not torch.equal(task, self._task):
+            self.close()  # another task may look different
+        self._task = task
+        self._env.set_tasks(task)
+        obs = self._env.reset()
+        self._over = False
+        self._look()
+        return obs[0, 0].numpy(), self._info()
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset()")
+        step = self._env.step(as_actions(self.tasks.spec, action, 1, 1))
+        terminated, truncated = (bool(flag) for flag in endings(self.tasks.spec, step))
+        self._over = terminated or truncated
+        self._look()
+        found = {name: bool(value) for name, value in findings(self.tasks.spec, step).items()}
+        return step.next_obs[0, 0].numpy(), float(step.reward), terminated, truncated, self._info() | found
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The present state; after an episode's last step the one before it, for the world has begun anew by then."""
+        if self.render_mode is None or not isinstance(self.tasks, VisibleTask):
+            return None
+        if self._env is None:
+            raise gymnasium.error.ResetNeeded("there is nothing to see before reset()")
+        if self._camera is None:
+            self._camera = Camera(self.tasks.model_of(self._task[0]))
+        return self._camera.picture(self._pose)
+
+    def close(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _info(self) -> dict[str, Any]:
+        return {"task": self._task[0].numpy().copy()}
+
+    def _look(self) -> None:
+        """Notes where the bodies are, for :meth:`render`."""
+        if self.render_mode is not None and not self._over:
+            self._pose = self._env.worlds.pose(0).double().numpy()
+
+
+def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mapping[str, Any]) -> TaskDistribution:
+    """A distribution, given or by name and preset, with some fields changed.
+
+    Raises:
+        BadField: a field that it does not have, or a value that it refuses.
+    """
+    if not isinstance(tasks, str) and preset is not None:
+        raise BadField(f"preset is {preset!r}: only a task given by its name has one to choose")
+    found = find_preset(tasks, preset) if isinstance(tasks, str) else tasks
+    known = [field.name for field in fields(found)]
+    for name in changes:
+        if name not in known:
+            raise BadField(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
+    return replace(found, **changes)
+
+
+def spaces_of(spec: EnvSpec) -> tuple[spaces.Space[NDArray[np.float32]], spaces.Space[Any]]:
+    """Of the observations and the actions of one world."""
+    obs = spaces.Box(-LARGEST, LARGEST, (spec.obs_dim,), np.float32)
+    if spec.discrete:
+        return obs, spaces.Discrete(spec.action_dim)
+    return obs, spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
+
+
+def begin(
+    tasks: TaskDistribution, num_tasks: int, num_envs: int, random: np.random.Generator, **options: Any
+) -> tuple[TaskEnv, torch.Generator]:
+    """New worlds, and what their tasks are drawn from; worlds cannot be seeded again, for they hold generators."""
+    reset_seed, task_seed = random.integers(2**63 - 1, size=2).tolist()
+    return tasks.make(num_tasks, num_envs, seed=reset_seed, **options), torch.Generator().manual_seed(task_seed)
+
+
+def example(tasks: TaskDistribution) -> Tensor:
+    """Some task parameter [...]."""
+    return tasks.sample(1, torch.Generator().manual_seed(0))[0]
+
+
+def asked_task(options: dict[str, Any] | None) -> Numbers | None:
+    """The task that the options of a reset ask for."""
+    rest = set(options or ()) - {"task"}
+    if rest:
+        raise BadField(f"options has {', '.join(sorted(rest))}: reset knows the option task alone")
+    return (options or {}).get("task")
+
+
+def parameters(tasks: TaskDistribution, task: Numbers, num_tasks: int) -> Tensor:
+    """``task`` [task, ...] in the distribution's precision, or the one task [...] as many times.
+
+    Raises:
+        BadField: another shape, or a number that is not finite.
+    """
+    like = example(tasks)
+    needed = f"{tasks.name} needs {'a number' if like.ndim == 0 else f'finite numbers of shape {tuple(like.shape)}'}"
+    if like.numel() <= SHOWN:
+        needed += f", such as {np.round(like.numpy(), 3).tolist()}"
+    try:
+        given = torch.as_tensor(task if isinstance(task, Tensor) else np.asarray(task, dtype=np.float64)).to(like)
+    except (TypeError, ValueError) as error:
+        raise BadField(f"task is {task!r}: {needed}") from error
+    if given.shape == like.shape:
+        given = given.expand(num_tasks, *like.shape)
+    if given.shape != (num_tasks, *like.shape):
+        raise BadField(f"task has shape {tuple(given.shape)}: {needed}, or {num_tasks} of them")
+    if not given.isfinite().all():
+        raise BadField(f"task is {given.tolist()}: {needed}")
+    return given.clone()
+
+
+def as_actions(spec: EnvSpec, action: Any, num_tasks: int, num_envs: int) -> Tensor:
+    """Actions of Gymnasium [world, act], or [world] indices, as the batched environment takes them [task, env, act]."""
+    given = torch.from_numpy(np.array(action))
+    if spec.discrete:
+        given = torch.nn.functional.one_hot(given.long(), spec.action_dim)
+    return given.float().reshape(num_tasks, num_envs, spec.action_dim)
+
+
+def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:
+    """Where a step terminated and truncated an episode; one of a single step has no time limit to be cut by."""
+    if spec.horizon == 1:
+        return ~step.diverged, step.diverged
+    return step.terminated, step.truncated
+
+
+def findings(spec: EnvSpec, step: Step) -> dict[str, Tensor]:
+    """What ``info`` says of a step, world by world."""
+    return {"diverged": step.diverged} | ({"success": step.success} if spec.has_success else {})
+
+
+def register_tasks() -> None:
+    """Makes every task distribution that is not known to Gymnasium yet known as ``metarl/<its class>-v0``."""
+    for name, tasks in TASKS.items():
+        identity = f"metarl/{tasks.__name__}-v0"
+        if identity not in gymnasium.registry:
+            gymnasium.register(
+                identity,
+                entry_point="envs.gymnasium_env:GymnasiumEnv",
+                vector_entry_point="envs.vector_env:TaskVectorEnv",
+                kwargs={"tasks": name},
+            )
