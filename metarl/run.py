@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import io
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from metarl.train import Progress, by_kind, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
-CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval")  # on resume; no other field may differ
+CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval", "device", "physics", "deterministic")  # on resume
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Command(Generic[TaskT, LearnerT]):
     name: str | None = None
     """Name of the run folder; by default made of algorithm, task, preset, seed and time."""
     resume: Path | None = None
-    """A run folder to continue from its newest checkpoint; of the other options only iterations and the intervals
-    may then differ from it."""
+    """A run folder to continue from its newest checkpoint; of the other options only iterations, the intervals,
+    device, physics and deterministic may then differ from it."""
 
 
 def main(presets: Mapping[str, Experiment], command: Any, arguments: list[str] | None = None) -> None:
@@ -73,11 +74,11 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
     """
     console = Console(soft_wrap=True) if console is None else console
-    prepare_process(experiment.num_threads)
+    prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     with run_lock(run), StopOnSignal() as stopping:
         env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
         progress = initial_progress(experiment, env.spec)
-        _continue_or_begin(run, progress, env, console)
+        _continue_or_begin(experiment, run, progress, env, console)
         recording = Recording(experiment, run, progress, env, stopping, console)
         try:
             train(
@@ -150,13 +151,17 @@ class Recording:
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
 
 
-def _continue_or_begin(run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
+def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
         console.print(f"recording in {run}")
         return
     content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print)
-    restore(progress, env, content)
+    restore(experiment, progress, env, content)
     console.print(f"continuing {run} after {progress.iteration} iterations")
+    if content.get("device", "cpu") != env.device.type:
+        console.print(
+            f"the run comes from another device ({content.get('device', 'cpu')}): its draws differ from now on"
+        )
     if content["num_threads"] != torch.get_num_threads():
         console.print(
             f"the run had {content['num_threads']} threads and has {torch.get_num_threads()} now: "
@@ -164,10 +169,14 @@ def _continue_or_begin(run: Path, progress: Progress, env: TaskEnv, console: Con
         )
 
 
-def prepare_process(num_threads: int) -> None:
+def prepare_process(num_threads: int, *, deterministic: bool = False) -> None:
     """Threads, and a malloc that keeps its memory: fresh pages for every large tensor cost a third of an update."""
     if num_threads:
         torch.set_num_threads(num_threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(deterministic)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; other C libraries do without
         if mallopt is not None:
@@ -226,7 +235,8 @@ def errors_in_one_sentence() -> Iterator[None]:
     except (ValueError, FloatingPointError, checkpoint.CheckpointError) as error:
         _fail(str(error))
     except torch.OutOfMemoryError as error:
-        _fail(f"out of memory: lower learner.chunk_samples, num_tasks or num_envs ({error})")
+        wanted = str(error).partition(". GPU")[0]  # what follows is a paragraph about the allocator
+        _fail(f"out of memory: lower num_envs, num_tasks or episodes, or with MAML learner.chunk_samples ({wanted})")
 
 
 def _fail(message: str) -> NoReturn:

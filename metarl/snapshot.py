@@ -29,20 +29,30 @@ def capture(progress: Progress, env: TaskEnv) -> dict[str, Any]:
         "tasks": progress.tasks.get_state(),
         "actions": progress.actions.get_state(),
         "env": env.state_dict(),
+        "device": env.device.type,
         "num_threads": torch.get_num_threads(),
     }
 
 
-def restore(progress: Progress, env: TaskEnv, content: dict[str, Any]) -> None:
+def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: dict[str, Any]) -> None:
     """Puts ``progress`` and ``env`` where :func:`capture` found them.
+
+    On a device of another kind, whose generators cannot go on with the same numbers, actions and resets are drawn from
+    new streams of the same seed.
 
     Raises:
         CheckpointError: the checkpoint is of another experiment.
     """
     restore_learner(progress, content)
     progress.tasks.set_state(content["tasks"])
-    progress.actions.set_state(content["actions"])
-    env.load_state_dict(content["env"])
+    if content.get("device", "cpu") == env.device.type:
+        progress.actions.set_state(content["actions"])
+        env.load_state_dict(content["env"])
+        return
+    seed, device = experiment.seed, str(env.device)
+    progress.actions = stream(seed, "actions", progress.iteration, device=device)
+    resets = stream(seed, "resets", progress.iteration, device=device)
+    env.load_state_dict(content["env"] | {"generator": resets.get_state()})
 
 
 def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
@@ -52,7 +62,8 @@ def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
         state = type(template)(**content["learner"])
         _require_shapes(template.meta, state.meta)
         device = next(iter(template.meta.values())).device
-        moved = {name: tree_map_only(torch.Tensor, lambda x: x.to(device), x) for name, x in state._asdict().items()}
+        parts = {name: part for name, part in state._asdict().items() if name != "optimizer"}  # Adam moves its own
+        moved = tree_map_only(torch.Tensor, lambda x: x.to(device), parts)
         progress.learner_state = state._replace(**moved)
         progress.iteration, progress.env_steps = int(content["iteration"]), int(content["env_steps"])
     except (KeyError, TypeError, AttributeError) as error:

@@ -51,7 +51,7 @@ def train(
     """
     while progress.iteration < iterations:  # 2
         begin()
-        clock = Stopwatch()
+        clock = Stopwatch(env.device)
         sampled = tasks.sample(env.num_tasks, progress.tasks)  # 3: T_i ~ p(T)
         env.set_tasks(sampled)
         actor, batches = learner.actor(progress.learner_state, env.num_tasks), []
@@ -68,7 +68,7 @@ def train(
         progress.iteration += 1
         progress.env_steps += num_steps
         found = returns(batches, episodes, tasks.labels(sampled))
-        log(metrics | found | speed(num_steps, clock.seconds) | diverged(env))
+        log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
 
 
 def returns(batches: list[TrajectoryBatch], episodes: int, labels: list[str]) -> Metrics:
@@ -108,20 +108,29 @@ def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:
     }
 
 
-def diverged(env: TaskEnv) -> Metrics:
-    return {"train/diverged_worlds": float(env.num_diverged)}
+def memory(device: torch.device) -> Metrics:
+    """The GPU memory in use, by tensors and physics alike, what torch keeps for later included."""
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {"time/gpu_memory_gib": (total - free) / 2**30}
+
+
+def physics_trouble(env: TaskEnv) -> Metrics:
+    return {"train/diverged_worlds": float(env.num_diverged), "train/overflowed_episodes": float(env.num_overflowed)}
 
 
 class Stopwatch:
-    """Wall-clock seconds by name."""
+    """Wall-clock seconds by name, until the device is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

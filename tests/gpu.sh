@@ -19,5 +19,5 @@ step() { # step NAME SECONDS COMMAND...
 step physics 150 "$PYTHON" -m pytest -n 0 tests/test_warp.py
 step metaworld 90 "$PYTHON" -m pytest -n 0 tests/test_metaworld_warp.py
 step speed 180 "$PYTHON" tests/benchmark_gpu.py --out "$OUT/speed.jsonl"
-step learning 130 "$PYTHON" experiments/maml_half_cheetah_dir.py --preset gpu --device cuda --runs "$OUT/runs" --name dir
+step learning 130 "$PYTHON" experiments/maml_half_cheetah_dir.py --preset gpu --device cuda --iterations 20 --runs "$OUT/runs" --name dir
 exit $failed

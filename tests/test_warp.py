@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import mujoco
@@ -30,31 +32,49 @@ warp.config.optimization_level = 0  # kernels compile in half the time
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
+DEVICE = os.environ.get("METARL_TEST_DEVICE", "cpu")  # cuda: tests/gpu.sh
 FAMILIES = sorted(name for name, task in TASKS.items() if issubclass(task, MujocoTask))
 ONE_A_BODY = {"half_cheetah_dir", "ant_dir", "humanoid_dir", "walker2d_rand_params", "swimmer_vel", "cartpole_mass"}
 DRAWER = "sawyer_drawer"
+
+
+@pytest.fixture(autouse=True)
+def equal_bits() -> Iterator[None]:
+    """A GPU repeats its bits only where it is told to."""
+    torch.use_deterministic_algorithms(DEVICE != "cpu")
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def everywhere(num_worlds: int) -> Tensor:
     return torch.ones(num_worlds, dtype=torch.bool)
 
 
+def reset(physics: Physics, *mask: bool) -> None:
+    physics.reset(torch.tensor(mask or [True] * physics.num_worlds, device=physics.device))
+
+
+def of(physics: Physics, field: str) -> Tensor:
+    """What a field holds now, on the host."""
+    return physics.bind(field).cpu().double()
+
+
 def cheetah(num_worlds: int, **buffers: int) -> WarpPhysics:
     """In the air, with velocities at random."""
-    physics = WarpPhysics(HalfCheetahDir().model(), num_worlds, device="cpu", **buffers)
+    physics = WarpPhysics(HalfCheetahDir().model(), num_worlds, device=DEVICE, **buffers)
     physics.bind("qvel").copy_(torch.randn(num_worlds, 9, generator=torch.Generator().manual_seed(0)))
     return physics
 
 
 def sawyer(engine: str, num_worlds: int) -> Physics:
     """An arm before a drawer that stands elsewhere in every world."""
-    physics = make_physics(compile_model(DRAWER), num_worlds, engine=engine, num_threads=1)
+    physics = make_physics(compile_model(DRAWER), num_worlds, engine=engine, device=DEVICE, num_threads=1)
     for field in ("xpos", "geom_xpos"):
         physics.bind(field)
     drawer = compile_model(DRAWER).body("drawer").id
     place = torch.tensor([[0.08, 0.9, 0.0], [-0.05, 0.9, 0.0], [0.0, 0.9, 0.0]])[:num_worlds]
     physics.expand("body_pos")[:, drawer] = place.to(physics.bind("qpos"))
-    physics.reset(everywhere(num_worlds))
+    reset(physics)
     physics.bind("mocap_pos")[:, 0] = torch.tensor([0.0, 0.6, 0.2]).to(physics.bind("qpos"))
     return physics
 
@@ -85,7 +105,7 @@ def test_a_step_from_equal_states_agrees_with_the_c_engine(name: str) -> None:
     task = next(iter(TASKS[name].presets.values()))
     worlds = {}
     for engine in ("cpu", "warp"):
-        physics = make_physics(task.model(), 4, engine=engine, num_threads=1)
+        physics = make_physics(task.model(), 4, engine=engine, device=DEVICE, num_threads=1)
         worlds[engine] = MujocoWorlds(task, physics, CPU, dtype=torch.float64)
         worlds[engine].set_tasks(task.sample(4, torch.Generator().manual_seed(0)))
         worlds[engine].reset(everywhere(4), torch.Generator().manual_seed(0))
@@ -114,11 +134,12 @@ def test_returns_of_an_episode_are_statistically_equal(name: str) -> None:
     task = dataclasses.replace(next(iter(TASKS[name].presets.values())), horizon=steps)
     returns = {}
     for engine in ("cpu", "warp"):
-        env = task.make(2, num_envs, seed=1, physics=engine, num_threads=1)
+        env = task.make(2, num_envs, seed=1, device=DEVICE, physics=engine, num_threads=1)
         env.set_tasks(torch.tensor([1.0, -1.0]))
         env.reset()
         draws = torch.rand(steps, 2, num_envs, task.spec.action_dim, generator=torch.Generator().manual_seed(0))
-        returns[engine] = torch.stack([env.step(2 * action - 1).reward for action in draws]).sum(0)
+        rewards = [env.step(2 * action.to(DEVICE) - 1).reward for action in draws]
+        returns[engine] = torch.stack(rewards).sum(0).cpu()
     c, warp = returns["cpu"], returns["warp"]
     error = ((c.var(1) + warp.var(1)) / num_envs).sqrt()
     assert ((c.mean(1) - warp.mean(1)).abs() < 3.5 * error).all()
@@ -130,14 +151,14 @@ def test_welded_bodies_follow_as_in_c() -> None:
     c, warp = sawyer("cpu", 3), sawyer("warp", 3)
     for steps, seed in ((1, 0), (4, 1), (15, 2)):
         drag(c, steps, seed=seed), drag(warp, steps, seed=seed)
-        assert (c.bind("xpos") - warp.bind("xpos")).abs().max() < 5e-6
+        assert (of(c, "xpos") - of(warp, "xpos")).abs().max() < 5e-6
 
 
 def test_geoms_of_bodies_without_joints_move_with_them() -> None:
     """Warp places them once, when the data are made; a reset that moves a body would leave its colliders behind."""
     c, warp = sawyer("cpu", 3), sawyer("warp", 3)
     drag(c, 1), drag(warp, 1)
-    assert (c.bind("geom_xpos") - warp.bind("geom_xpos")).abs().max() < 5e-6
+    assert (of(c, "geom_xpos") - of(warp, "geom_xpos")).abs().max() < 5e-6
     spread = c.bind("geom_xpos").std(0).amax()
     assert spread > 0.05, "the drawers stand in different places"
 
@@ -149,7 +170,7 @@ def test_parameters_of_a_world_act_as_in_a_model_edited_by_hand() -> None:
     start, control = physics.state_dict(), torch.linspace(-1, 1, 6)
     for field in ("body_mass", "body_inertia", "dof_damping", "geom_friction"):
         parameter = physics.expand(field)
-        parameter.mul_(scale.view(3, *[1] * (parameter.ndim - 1)))
+        parameter.mul_(scale.view(3, *[1] * (parameter.ndim - 1)).to(parameter))
     physics.set_const()
     for name, value in physics.state_dict().items():
         assert torch.equal(value, start[name]), f"set_const changed {name}"
@@ -163,13 +184,13 @@ def test_parameters_of_a_world_act_as_in_a_model_edited_by_hand() -> None:
         data = mujoco.MjData(edited)
         mujoco.mj_setConst(edited, data)
         mujoco.mj_resetData(edited, data)
-        data.qvel[:] = start["qvel"][world].numpy()
+        data.qvel[:] = start["qvel"][world].cpu().numpy()
         data.ctrl[:] = control.numpy()
         mujoco.mj_step(edited, data, 60)
-        assert torch.allclose(physics.bind("qpos")[world].double(), torch.from_numpy(data.qpos), atol=2e-4)
+        assert torch.allclose(of(physics, "qpos")[world], torch.from_numpy(data.qpos), atol=2e-4)
         for field in ("body_subtreemass", "body_invweight0", "dof_invweight0"):
             expected = torch.from_numpy(getattr(edited, field)).float()
-            assert torch.allclose(physics.expand(field)[world].reshape(expected.shape), expected, rtol=1e-4)
+            assert torch.allclose(physics.expand(field)[world].cpu().reshape(expected.shape), expected, rtol=1e-4)
 
 
 # --- against itself
@@ -178,8 +199,7 @@ def test_parameters_of_a_world_act_as_in_a_model_edited_by_hand() -> None:
 def test_a_reset_leaves_the_bits_of_other_worlds_alone() -> None:
     physics, control = sawyer("warp", 3), sawyer("warp", 3)
     drag(physics, 5), drag(control, 5)
-    mask = torch.tensor([True, False, True])
-    physics.reset(mask)
+    reset(physics, True, False, True)
     for name, field in physics.state_dict().items():
         assert torch.equal(field[1], control.state_dict()[name][1]), name
     assert not torch.equal(physics.bind("qpos")[0], control.bind("qpos")[0])
@@ -219,7 +239,7 @@ def test_a_failed_world_is_reported_and_harms_no_other() -> None:
         control.step(5)
         assert failed.tolist() == [False, step >= 2, False]
     assert torch.equal(physics.bind("qpos")[[0, 2]], control.bind("qpos")[[0, 2]])
-    physics.reset(torch.tensor([False, True, False]))
+    reset(physics, False, True, False)
     assert not physics.step(5).any()
     assert physics.bind("qpos").isfinite().all()
 
@@ -232,7 +252,7 @@ def test_dropped_contacts_are_counted_by_episode() -> None:
         physics.step(5)
     assert physics.num_overflowed > 0
     before = physics.num_overflowed
-    physics.reset(everywhere(3))
+    reset(physics)
     assert physics.num_overflowed == before
     roomy = cheetah(3)
     for _ in range(40):
@@ -247,7 +267,7 @@ def test_a_tensor_that_was_given_other_memory_is_refused() -> None:
     physics = cheetah(2)
     ctrl = physics.bind("ctrl")
     physics.step(1)
-    ctrl.data = torch.ones(2, 6)  # the recorded graph would go on reading the old address
+    ctrl.data = torch.ones(2, 6, device=DEVICE)  # the recorded graph would go on reading the old address
     with pytest.raises(RuntimeError, match=r"ctrl was given other memory .*: write into it in place"):
         physics.step(1)
 
@@ -262,9 +282,9 @@ def test_what_is_bound_or_expanded_after_the_first_step_takes_part() -> None:
     assert torch.equal(physics.bind("qvel")[0], control.bind("qvel")[0])
     assert not torch.equal(physics.bind("qvel")[1], control.bind("qvel")[1])
     data = mujoco.MjData(HalfCheetahDir().model())
-    data.qpos[:] = physics.bind("qpos")[0].numpy()
+    data.qpos[:] = of(physics, "qpos")[0].numpy()
     mujoco.mj_kinematics(HalfCheetahDir().model(), data)
-    assert torch.allclose(xpos[0].double(), torch.from_numpy(data.xpos), atol=1e-5)
+    assert torch.allclose(xpos[0].cpu().double(), torch.from_numpy(data.xpos), atol=1e-5)
 
 
 # --- choosing an engine
@@ -298,6 +318,7 @@ def test_a_run_on_warp_resumes_to_equal_bits(tmp_path: Path) -> None:
         episodes=4,
         iterations=2,
         eval_interval=0,
+        device=DEVICE,
         physics="warp",
         num_threads=1,
     )
