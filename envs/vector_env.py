@@ -94,7 +94,8 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         if self._env is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset()")
         spec = self.tasks.spec
-        step = self._env.step(as_actions(spec, actions, self.num_tasks, self.num_envs // self.num_tasks))
+        chosen = as_actions(spec, actions, self.num_tasks, self.num_envs // self.num_tasks)
+        step = self._env.step(chosen.to(self._env.device))
         terminated, truncated = (_flat(flag) for flag in endings(spec, step))
         found = {name: _flat(value) for name, value in findings(spec, step).items()}
         ended = terminated | truncated

@@ -5,8 +5,11 @@ lives in the sister package ``envs``; :func:`metarl.run.main` makes a script of 
 """
 
 from metarl.algorithms import ALGORITHMS
+from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.algorithms.promp import ProMP
+from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import Categorical, DiagGaussian
@@ -19,6 +22,7 @@ from metarl.types import MetaLearner, Previous, TrajectoryBatch
 
 __all__ = [
     "ALGORITHMS",
+    "ESMAML",
     "MAML",
     "PPO",
     "RL2",
@@ -31,7 +35,9 @@ __all__ = [
     "LinearFeatureBaseline",
     "MetaLearner",
     "Previous",
+    "ProMP",
     "RecurrentPolicy",
+    "Reptile",
     "TrajectoryBatch",
     "held_out_tasks",
     "meta_test",

@@ -42,12 +42,18 @@ def normalize(
     x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"], *, epsilon: float = 1e-8
 ) -> Float[Tensor, "*task env time"]:
     """Zero mean and unit standard deviation over the valid steps of each task; zero elsewhere."""
+    centered, std = center(x, valid)
+    return centered / (std + epsilon)
+
+
+def center(
+    x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"]
+) -> tuple[Float[Tensor, "*task env time"], Float[Tensor, "*task 1 1"]]:
+    """x less its mean over the valid steps of each task, zero elsewhere; and its standard deviation."""
     x = x.where(valid, 0.0)
     count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
-    mean = x.sum((-2, -1), keepdim=True) / count
-    centered = (x - mean) * valid
-    std = (centered.square().sum((-2, -1), keepdim=True) / count).sqrt()
-    return centered / (std + epsilon)
+    centered = (x - x.sum((-2, -1), keepdim=True) / count) * valid
+    return centered, (centered.square().sum((-2, -1), keepdim=True) / count).sqrt()
 
 
 def _discounted_sum(x: Float[Tensor, "*batch time"], decay: Float[Tensor, "*batch time"]) -> Tensor:

@@ -1,6 +1,7 @@
 """The command ``metarl``: what one does with runs once an experiment script has made them."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -14,12 +15,17 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from envs.api import TASKS, find_preset
+from envs.api import TASKS, TaskDistribution, find_preset
 from metarl.evaluate_run import Protocol, evaluate_run
 from metarl.gl import find_backend
 from metarl.plot import learning_curves
 from metarl.run import errors_in_one_sentence, parse, prepare_process
 from metarl.video import render_run
+
+LIST_NOTES = """
+param: numbers of a task's parameter; obs, action: of an observation and an action ("of 5": a choice); steps: at most,
+in an episode; ends: whether one can end before; success: whether it is defined.
+Other libraries: gymnasium.make("envs:metarl/HalfCheetahDir-v0", preset="v5"), by the name of a task's class."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,20 @@ class Evaluate:
     pretrain_iterations: int | None = None
     """Iterations of the comparison trained on all tasks jointly without adapting; by default as many as the run has,
     and none where there are reference agents; 0: leave it out."""
+    device: str | None = None
+    """Where to test, with the physics engine that fits; by default where the run was trained."""
+    code: Path | None = None
+    """A Python file that defines the run's task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        evaluate_run(self.run, self.protocol, pretrain_iterations=self.pretrain_iterations, console=console)
+        run_code(self.code)
+        evaluate_run(
+            self.run,
+            self.protocol,
+            pretrain_iterations=self.pretrain_iterations,
+            console=console,
+            device=self.device,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,11 @@ class Video:
     in training."""
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""
+    code: Path | None = None
+    """A Python file that defines the run's task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
+        run_code(self.code)
         for path in render_run(self.run, task_index=self.task, adapt_steps=self.steps, out=self.out):
             console.print(f"wrote {path}")
 
@@ -76,17 +96,29 @@ class Video:
 class List:
     """Show every task distribution, its presets and dimensions."""
 
+    code: Path | None = None
+    """A Python file that defines more tasks; it is run."""
+
     def __call__(self, console: Console) -> None:
-        found = Table(title="task distributions")
-        for column in ("task", "preset", "observation", "action", "horizon", "ends early", "success"):
-            found.add_column(column)
+        run_code(self.code)
+        found = Table(box=None, padding=(0, 1, 0, 0))
+        for column in ("task", "preset", "param", "obs", "action", "steps", "ends", "success"):
+            found.add_column(column, no_wrap=True, justify="left" if column in ("task", "preset") else "right")
         for name, cls in sorted(TASKS.items()):
             for position, (preset, task) in enumerate(cls.presets.items()):
-                spec = task.spec
-                numbers = (str(spec.obs_dim), str(spec.action_dim), str(spec.horizon))
-                flags = ("yes" if spec.terminates else "no", "defined" if spec.has_success else "-")
-                found.add_row(name if position == 0 else "", preset, *numbers, *flags)
-        console.print(found)
+                found.add_row(name if position == 0 else "", preset, *dimensions(task))
+        unlimited = console.options.update(max_width=1000)  # names must not be cut; a narrow screen wraps lines
+        console.print(found, width=console.measure(found, options=unlimited).maximum, crop=False)
+        console.print(LIST_NOTES, highlight=False)
+
+
+def dimensions(task: TaskDistribution) -> tuple[str, ...]:
+    """What :class:`List` says of a definition."""
+    spec = task.spec
+    parameter = task.sample(1, torch.Generator().manual_seed(0))[0]
+    action = f"of {spec.action_dim}" if spec.discrete else str(spec.action_dim)
+    numbers = (str(parameter.numel()), str(spec.obs_dim), action, str(spec.horizon))
+    return *numbers, "yes" if spec.terminates else "no", "yes" if spec.has_success else "-"
 
 
 @dataclass(frozen=True)
@@ -104,6 +136,21 @@ class Doctor:
         remedy = "none: install libosmesa6, or libegl1 libgl1 libgl1-mesa-dri, for metarl video"
         console.print(f"rendering: {backend or remedy}")
         console.print(f"physics: {physics_rate():,.0f} half-cheetah steps/s (5 substeps each, 400 worlds)")
+
+
+def run_code(path: Path | None) -> None:
+    """Runs a file for the classes that it defines, as an import, not as a script.
+
+    Raises:
+        ValueError: there is no such Python file.
+    """
+    if path is None:
+        return
+    spec = importlib.util.spec_from_file_location("code_of_a_user", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"code is {path}: there is no such Python file")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def physics_rate(num_steps: int = 50) -> float:

@@ -44,13 +44,14 @@ def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode(name: str, hint: Any, value: Any) -> Any:
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    items = [typing.get_args(member)[0] for member in members if typing.get_origin(member) is tuple]
     if isinstance(value, Mapping):
         for member in members:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
         raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_decode(name, typing.get_args(hint)[0], item) for item in value)
+    if items and isinstance(value, list):
+        return tuple(_decode(name, items[0], item) for item in value)
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value
     if type(value) in members or (float in members and type(value) is int):

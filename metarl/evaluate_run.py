@@ -60,7 +60,7 @@ class Protocol:
         reference = published(experiment.task)
         min_steps = reference.num_steps if reference is not None and self.episodes is None else 0
         num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes
-        later = 0.5 if self.schedule == "halved" else 1.0
+        later = 1.0 if self.schedule == "constant" else reference.later if reference is not None else 0.5
         num_steps = self.steps or (max(1, experiment.learner.adapt_steps) if benchmark else 3)
         scales, num_tasks = (1.0, *[later] * (num_steps - 1)), self.tasks or (50 if benchmark else 40)
         return Plan(num_tasks, num_episodes, scales=scales, trial=1, min_steps=min_steps, seed=self.seed)
@@ -75,7 +75,7 @@ class Contestant(NamedTuple):
 
 
 def evaluate_run(
-    run: Path, protocol: Protocol, *, pretrain_iterations: int | None, console: Console
+    run: Path, protocol: Protocol, *, pretrain_iterations: int | None, console: Console, device: str | None = None
 ) -> dict[str, MetaTest]:
     """Tests the run's newest checkpoint and its comparisons; writes ``evaluation.json``, a curve and a picture.
 
@@ -83,11 +83,12 @@ def evaluate_run(
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
             (its run lies inside ``run`` and is resumed or reused); None: as many as ``run`` has, or none where there
             are reference agents or published success rates; 0: leave it out.
+        device: where to test; None: where the run was trained.
 
     Returns:
         The tests by row, the learner's first.
     """
-    experiment = load_experiment(run)
+    experiment = load_experiment(run, device)
     prepare_process(experiment.num_threads)
     progress = load_progress(experiment, run, console.print)
     plan = protocol.plan(experiment)

@@ -143,11 +143,11 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
     return run
 
 
-def load_experiment(run: Path) -> Experiment:
-    """The experiment a run folder records.
+def load_experiment(run: Path, device: str | None = None) -> Experiment:
+    """The experiment a run folder records, on ``device`` with the engine that fits it where that is another one.
 
     Raises:
-        ValueError: not a run folder, or one of another version.
+        ValueError: not a run folder, or one of another version, or of a device that this machine does not have.
     """
     path = run / "config.json"
     try:
@@ -158,9 +158,16 @@ def load_experiment(run: Path) -> Experiment:
         raise ValueError(f"{path} cannot be read: {error}") from error
     try:
         tasks = {cls.__name__: cls for cls in TASKS.values()}
-        task = from_json(tasks[config["task"]["class"]], config["task"])
+        kind = config["task"]["class"]
+        if kind not in tasks:
+            raise ValueError(f"its task, {kind}, is defined nowhere here: name the file that defines it with --code")
+        task = from_json(tasks[kind], config["task"])
         learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
         rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
+        if device not in (None, rest["device"]):
+            rest |= {"device": device, "physics": "auto"}
+        if rest["device"] != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"its device is {rest['device']}, and this machine has none: add --device cpu")
         return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} describes no experiment of this version of metarl: {error}") from error

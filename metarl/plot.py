@@ -50,7 +50,7 @@ def learning_curves(runs: list[Path], path: Path, *, tag: str) -> None:
     """
     groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for run in runs:
-        groups[curve_name(load_experiment(run))].append(read_scalar(run, tag))
+        groups[curve_name(load_experiment(run, device="cpu"))].append(read_scalar(run, tag))
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for color, (name, curves) in zip(COLORS, groups.items(), strict=False):
@@ -84,8 +84,8 @@ def read_scalar(run: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
 def curve_name(experiment: Experiment) -> str:
     learner = experiment.learner
     parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
-    if getattr(learner, "first_order", False):
-        parts.append("first order")
+    if getattr(learner, "estimator", "maml") != "maml":
+        parts.append(learner.estimator)
     if getattr(learner, "learn_inner_lr", False):
         parts.append("learned step sizes")
     return f"{experiment.task.name} ({experiment.preset}) {' '.join(dict.fromkeys(parts))}"

@@ -12,6 +12,8 @@ class Published(NamedTuple):
     num_steps: int
     """Steps of experience of each task before each inner step, at least; in whole episodes."""
     returns: dict[str, tuple[float, ...]]
+    later: float = 0.5
+    """Size of the inner steps after the first, in terms of the first."""
 
 
 FINN_2017 = (
@@ -39,6 +41,22 @@ PUBLISHED: dict[tuple[str, str], Published] = {
             "untrained": (-254.8, -254.3, -246.8, -230.8),
             "oracle": (-54.5, -54.5, -54.5, -54.5),
         },
+    ),
+    ("ant_vel", "maml2017"): Published(
+        FINN_2017,
+        4000,
+        {
+            "MAML": (30.6, 96.7, 100.1, 101.4),
+            "pretrained": (-1.8, 6.1, 8.5, 9.5),
+            "untrained": (-78.6, -62.8, -48.6, -35.6),
+            "oracle": (107.9, 107.9, 107.9, 107.9),
+        },
+    ),
+    ("ant_dir", "maml2017"): Published(
+        FINN_2017.replace("4000", "8000").replace("halved", "a hundredth"),
+        8000,
+        {"MAML": (8.7, 499.2, 500.7, 499.1), "oracle": (524.8, 524.8, 524.8, 524.8)},
+        later=0.01,
     ),
     ("navigation", "maml2017"): Published(
         FINN_2017,

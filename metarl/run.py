@@ -50,7 +50,7 @@ def main(presets: Mapping[str, Experiment], command: Any, arguments: list[str] |
     with errors_in_one_sentence():
         resumed = _value_of("--resume", arguments)
         if resumed is not None:
-            default = load_experiment(Path(resumed))
+            default = load_experiment(Path(resumed), device=_value_of("--device", arguments))
         else:
             preset = _value_of("--preset", arguments) or next(iter(presets))
             if preset not in presets:
@@ -175,7 +175,7 @@ def prepare_process(num_threads: int, *, deterministic: bool = False) -> None:
         torch.set_num_threads(num_threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(deterministic)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; other C libraries do without

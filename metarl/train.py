@@ -54,7 +54,7 @@ def train(
         clock = Stopwatch(env.device)
         sampled = tasks.sample(env.num_tasks, progress.tasks)  # 3: T_i ~ p(T)
         env.set_tasks(sampled)
-        actor, batches = learner.actor(progress.learner_state, env.num_tasks), []
+        actor, batches = learner.explorer(progress.learner_state, env.num_tasks), []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
             with clock("sampling"):
                 batch, actor = rollout(env, learner.act, actor, episodes, progress.actions)  # 5, 8: D_i, D'_i

@@ -93,6 +93,9 @@ class MetaLearner(Agent, Protocol[State]):
     def init(self, spec: EnvSpec, generator: torch.Generator) -> State:
         """Meta-parameters and optimizer state before training."""
 
+    def explorer(self, state: State, num_tasks: int) -> Actor:
+        """What acts first in training: :meth:`actor`, or perturbations of it whose returns are compared."""
+
     def credit(self, state: State, batch: TrajectoryBatch) -> TrajectoryBatch:
         """Fills ``advantage`` and ``target``."""
 

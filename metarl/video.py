@@ -82,7 +82,7 @@ def render_run(
         NoGraphics: (a ValueError) a MuJoCo task on a machine without OpenGL.
         CheckpointError: the run has no usable checkpoint.
     """
-    experiment = load_experiment(run)
+    experiment = load_experiment(run, device="cpu")
     tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
     remembers, horizon = experiment.learner.remembers, experiment.task.horizon
     least, usual = (2, experiment.episodes_per_env) if remembers else (1, experiment.learner.adapt_steps)

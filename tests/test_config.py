@@ -1,5 +1,6 @@
 """What a run records of itself, and what is refused: fields, classes, files, names and folders."""
 
+import functools
 import importlib.util
 import json
 from dataclasses import dataclass, field, fields, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.half_cheetah_vel import HalfCheetahVel
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = Experiment(task=HalfCheetahDir(), learner=MAML(), preset="promp")
 
 
+@functools.cache  # a script that defines a task would define it anew
 def presets() -> list[Any]:
     """Every preset of every script in experiments/."""
     found = []
@@ -209,7 +212,8 @@ def test_json_that_is_no_experiment_is_refused_with_its_path(tmp_path: Path, con
         (("learner", "policy", "class"), "TRPO"),
         (("learner", "policy", "hidden_sizes"), 64),
         (("learner", "outer"), [1, 2]),
-        (("learner", "first_order"), "false"),  # true, as texts go
+        (("learner", "estimator"), "mamal"),
+        (("learner", "learn_inner_lr"), "false"),  # true, as texts go
         (("num_tasks",), 0),
         (("num_tasks",), "forty"),
         (("num_tasks",), 2.5),
@@ -311,3 +315,14 @@ def test_a_file_in_the_place_of_the_folder_of_runs_is_said_in_a_sentence(tmp_pat
     root = tmp_path / "file" / "runs" if inside else tmp_path / "file"
     with pytest.raises(ValueError, match=r"cannot write to .*: choose another folder with --runs"):
         create_run(SMALL, root, "run")
+
+
+def test_a_run_of_a_gpu_is_read_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told another device, it takes the engine that fits that one; not told, one sentence says how."""
+    run = create_run(SMALL, tmp_path, "run")
+    config = json.loads((run / "config.json").read_text()) | {"device": "cuda", "physics": "warp"}
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_experiment(run, device="cpu") == SMALL
+    with pytest.raises(ValueError, match="its device is cuda, and this machine has none: add --device cpu"):
+        load_experiment(run)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
 TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "10", "--iterations", "2"]
 TINY += ["--eval-interval", "1", "--eval-tasks", "2"]
+LEARNERS = ["promp", "maml", "fomaml", "emaml", "dice", "lvc", "meta_sgd", "cavia", "reptile"]
 TRIALS = ["--episodes", "4"]  # for RL²: trials of 2 episodes
 
 
@@ -49,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def test_help_explains_every_option(run: Run, script: str) -> None:
     found = run(script, "--help")
     assert found.code == 0, found.err
-    own = ("--inner-lr", "--hidden-sizes") if script.startswith("maml") else ("--memory-size", "--gae-lambda")
+    own = ("--memory-size", "--gae-lambda") if script.startswith("rl2") else ("--inner-lr", "--hidden-sizes")
     for option in ("--preset", "--num-tasks", "--resume", "--device", *own):
         assert option in found.out
 
@@ -82,13 +83,24 @@ def test_every_outer_step_and_learned_first_order_rates_train(run: Run, outer: s
     options = [
         *TINY,
         "--learn-inner-lr",
-        "--first-order",
+        "--estimator",
+        "fomaml",
         "--adapt-steps",
         "2",
         f"experiment.learner:{outer}",
     ]
     found = run("maml_navigation.py", *options)
     assert found.code == 0, found.err + found.out
+
+
+@pytest.mark.parametrize("estimator", LEARNERS)
+def test_every_estimator_is_one_preset_away(run: Run, estimator: str, tmp_path: Path) -> None:
+    found = run("estimators_navigation.py", "--preset", estimator, *TINY, "--name", "tiny")
+    assert found.code == 0, found.err + found.out
+    learner = json.loads((tmp_path / "runs" / "tiny" / "config.json").read_text())["learner"]
+    assert learner["adapt_steps"] == 3
+    if learner["class"] == "MAML" and estimator in ("maml", "fomaml", "emaml", "dice", "lvc"):
+        assert learner["estimator"] == estimator
 
 
 def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -> None:

@@ -15,7 +15,9 @@ from rich.console import Console
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.navigation import Navigation
 from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO, Gradient
+from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.algorithms.promp import ProMP
+from metarl.algorithms.reptile import Reptile
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.evaluate_run import load_progress
 from metarl.experiment import Experiment, create_run
@@ -54,14 +56,37 @@ def test_maml_learns_to_adapt_and_joint_training_does_not(tmp_path: Path) -> Non
     assert returns_after(joint, tmp_path / "joint")[1] < gate - 1
 
 
+ESTIMATORS = {
+    "fomaml": replace(POINT.learner, estimator="fomaml"),
+    "emaml": replace(POINT.learner, estimator="emaml", exploration_weight=1 / 200),
+    "lvc": replace(POINT.learner, estimator="lvc"),
+    "cavia": replace(POINT.learner, policy=replace(POINT.learner.policy, context_size=4), inner_lr=1.0),
+    "promp": ProMP(policy=POINT.learner.policy, outer=PPO(5e-3)),
+    "reptile": Reptile(policy=POINT.learner.policy, adapt_steps=2),
+}
+
+
 @pytest.mark.slow
-def test_half_cheetah_learns_to_turn_around(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_learns_to_adapt(name: str, tmp_path: Path) -> None:
+    """Seed 0 earned -3.38, -3.23, -3.23, -3.35, -3.00 and -3.82, in this order. The noise of dice, and of emaml with
+    all of its credit, is too much for so few samples (-5.83, -4.78).
+    """
+    before, after = returns_after(replace(POINT, learner=ESTIMATORS[name]), tmp_path)
+    assert after > -4.4
+    assert after > before + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("physics", ["cpu", "warp"])
+def test_half_cheetah_learns_to_turn_around(tmp_path: Path, physics: str) -> None:
     experiment = Experiment(
         task=HalfCheetahDir.presets["maml2017"],
         learner=MAML(policy=GaussianMLP((100, 100), "tanh"), outer=TRPO(max_kl=0.02), gae_lambda=0.95),
         num_tasks=20,
         iterations=40,
         eval_interval=0,
+        physics=physics,
     )
     before, after = returns_after(experiment, tmp_path, num_tasks=20)
     assert after > before + 60

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map
 
 from envs.api import EnvSpec
 from metarl.advantages import normalize
-from metarl.algorithms.maml import LEARNED_RATE, MAML, MAMLProblem, MAMLState
+from metarl.algorithms.maml import MAML, MAMLState
+from metarl.algorithms.meta_gradient import LEARNED_RATE, MAMLProblem
 from metarl.algorithms.outer import PPO, TRPO, Gradient, flatten, unflatten
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import DiagGaussian
@@ -139,7 +140,7 @@ def test_the_meta_gradient_is_the_slope_of_the_meta_loss_on_fixed_data(name: str
     slopes = central_differences(learner, meta, batches)
     assert relative_error(flatten(gradient), slopes) < 1e-6
     # negative control: without the inner derivative it is another vector
-    first_order, _ = MAMLProblem(replace(learner, first_order=True), batches).gradient(meta, ratio_loss)
+    first_order, _ = MAMLProblem(replace(learner, estimator="fomaml"), batches).gradient(meta, ratio_loss)
     assert relative_error(flatten(first_order), slopes) > 1e-3
 
 
@@ -264,7 +265,7 @@ def curvature_matrix(product: Callable[[Params], Params], meta: Params) -> Tenso
         {"adapt_steps": 1},
         {"adapt_steps": 2},
         {"learn_inner_lr": True},
-        {"first_order": True},
+        {"estimator": "fomaml"},
         {"adapt_steps": 0, "learn_inner_lr": True},
     ],
     ids=str,
@@ -284,7 +285,7 @@ def test_the_curvature_of_adapted_policies_differs_from_that_of_the_meta_paramet
     learner = MAML(policy=GaussianMLP((2,), "tanh"), inner_lr=0.2)
     meta, batches = meta_batch(learner, num_tasks=2)
     whole = curvature_matrix(MAMLProblem(learner, batches).curvature(meta, num_samples=10**9), meta)
-    truncated = replace(learner, first_order=True)
+    truncated = replace(learner, estimator="fomaml")
     without = curvature_matrix(MAMLProblem(truncated, batches).curvature(meta, num_samples=10**9), meta)
     assert relative_error(without, whole) > 1e-2
 

@@ -25,7 +25,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from metarl.algorithms.gradient import adapt
-from metarl.algorithms.maml import LEARNED_RATE, MAML, MAMLProblem, MAMLState
+from metarl.algorithms.maml import MAML, MAMLState
+from metarl.algorithms.meta_gradient import LEARNED_RATE, MAMLProblem
+from metarl.algorithms.promp import ProMP, ProMPState
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import DiagGaussian
 from metarl.objectives import log_likelihood_loss, mean_kl, ratio_loss
@@ -194,15 +196,33 @@ def post_update_batch(bandit: Bandit, phi: Tensor) -> TrajectoryBatch:
     return make_batch(policy, params, torch.zeros_like(action), action, advantage)
 
 
-def production_meta_gradient(bandit: Bandit, *, first_order: bool = False) -> float:
-    """dV/dtheta as the library computes it: rollout data in, ``MAMLProblem.gradient`` out."""
-    learner = MAML(policy=BanditPolicy(std=bandit.std), inner_lr=bandit.alpha, first_order=first_order)
-    meta = {"theta": real([bandit.theta])}
+def problem_of(bandit: Bandit, estimator: str) -> MAMLProblem:
+    """Rollout data of every point of the grid, as the library would hold it."""
+    policy, theta = BanditPolicy(std=bandit.std), {"theta": real([bandit.theta])}
     pre = pre_update_batch(bandit)
-    actor = {"theta": meta["theta"].expand(len(pre.reward), 1)}
-    phi = learner.adapt(MAMLState(meta, {}), actor, pre)["theta"].squeeze(-1)
-    problem = MAMLProblem(learner, [pre, post_update_batch(bandit, phi)])
-    gradient, _ = problem.gradient(meta, ratio_loss)
+    if estimator == "promp":
+        promp = ProMP(policy=policy, inner_lr=bandit.alpha, kl_penalty=0.0)
+        phi = adapted(promp, theta, pre)
+        return promp.problem(ProMPState(theta, {}, real([0.0])), [pre, post_update_batch(bandit, phi)])
+    learner = MAML(policy=policy, inner_lr=bandit.alpha, estimator=estimator)
+    phi = adapted(learner, theta, pre)
+    post = post_update_batch(bandit, phi)
+    if estimator != "emaml":
+        return learner.problem([pre, post])
+    _, weights = noise_grid(bandit.num_samples)
+    earned = weights * len(weights) * -((phi - bandit.goal) ** 2 + bandit.std**2) / 2  # J(phi), weighted as the rows
+    credited = pre._replace(target=earned.view(-1, 1, 1).expand_as(pre.target))
+    return MAMLProblem(learner, [credited, post], learner.sampling_loss)
+
+
+def adapted(learner: MAML | ProMP, theta: Params, pre: TrajectoryBatch) -> Tensor:
+    actor = {"theta": theta["theta"].expand(len(pre.reward), 1)}
+    return learner.adapt(MAMLState(theta, {}), actor, pre)["theta"].squeeze(-1)
+
+
+def production_meta_gradient(bandit: Bandit, estimator: str) -> float:
+    """dV/dtheta as the library computes it: rollout data in, ``MAMLProblem.gradient`` out."""
+    gradient, _ = problem_of(bandit, estimator).gradient({"theta": real([bandit.theta])}, ratio_loss)
     return -gradient["theta"].item()  # of the loss, which is -V
 
 
@@ -247,42 +267,31 @@ def test_the_inner_step_is_the_hand_written_policy_gradient_step(bandit: Bandit)
     assert (weights * phi).sum().item() == pytest.approx(bandit.theta - bandit.alpha * bandit.d, rel=1e-10)
 
 
-@pytest.mark.parametrize("bandit", BANDITS)
-def test_maml_computes_the_gradient_of_the_paper_and_no_other(bandit: Bandit):
-    computed = production_meta_gradient(bandit)
-    assert computed == pytest.approx(bandit.vanilla(), rel=1e-10)
-    for name in ("exact", "lvc", "first_order"):  # an estimator under the wrong name must fail this test
-        other = getattr(bandit, name)()
-        assert abs(computed - other) > 1e-3 * abs(other), f"MAML's gradient cannot be told from {name}'s"
+CLOSED_FORMS = {
+    "maml": Bandit.vanilla,
+    "fomaml": Bandit.first_order,
+    "emaml": Bandit.exact,
+    "lvc": Bandit.lvc,
+    "dice": Bandit.lvc,  # an episode of one step has no products of scores of different steps
+    "promp": Bandit.lvc,
+}
 
 
 @pytest.mark.parametrize("bandit", BANDITS)
-def test_first_order_maml_computes_the_first_order_gradient(bandit: Bandit):
-    computed = production_meta_gradient(bandit, first_order=True)
-    assert computed == pytest.approx(bandit.first_order(), rel=1e-10)
-    assert abs(computed - bandit.vanilla()) > 1e-3 * abs(computed)
+@pytest.mark.parametrize("estimator", CLOSED_FORMS)
+def test_each_estimator_computes_its_own_gradient_and_no_other(estimator: str, bandit: Bandit):
+    computed, own = production_meta_gradient(bandit, estimator), CLOSED_FORMS[estimator]
+    assert computed == pytest.approx(own(bandit), rel=1e-10)
+    for form in {*CLOSED_FORMS.values()} - {own}:  # an estimator under the wrong name must fail this test
+        assert abs(computed - form(bandit)) > 1e-3 * abs(computed), f"{estimator} cannot be told from {form.__name__}"
 
 
 @pytest.mark.parametrize("num_samples", [2, 3])
 def test_with_the_expected_reward_as_baseline_the_second_order_term_nearly_vanishes(num_samples: int):
     """ProMP's point: A/s = 1/2 leaves vanilla = first order + 2 alpha^2 d / K."""
     bandit = Bandit(0.7, -0.3, 0.5, 0.1, num_samples, baseline=None)
-    remainder = production_meta_gradient(bandit) - bandit.first_order()
+    remainder = production_meta_gradient(bandit, "maml") - bandit.first_order()
     assert remainder == pytest.approx(2 * 0.1**2 * 1.0 / num_samples, rel=1e-9)
-
-
-@pytest.mark.parametrize("bandit", BANDITS)
-def test_the_inner_step_with_the_ratio_loss_gives_the_low_variance_curvature_gradient(bandit: Bandit):
-    """The same inner step, its loss exchanged: ratio'' = score^2 + score', (log-likelihood)'' = score'."""
-    theta = real([bandit.theta]).requires_grad_()
-    policy, rate = BanditPolicy(std=bandit.std), {"theta": real(bandit.alpha)}
-    pre = pre_update_batch(bandit)
-    phi = vmap(lambda batch: adapt(policy, {"theta": theta}, batch, rate, ratio_loss)["theta"])(pre)
-    _, weights = noise_grid(bandit.num_samples)
-    value = (weights * -((phi.squeeze(-1) - bandit.goal) ** 2 + bandit.std**2) / 2).sum()
-    (derivative,) = torch.autograd.grad(value, theta)
-    assert derivative.item() == pytest.approx(bandit.lvc(), rel=1e-10)
-    assert abs(bandit.lvc() - bandit.vanilla()) > 1e-3 * abs(bandit.vanilla())
 
 
 # --- the fitted baseline --------------------------------------------------------------------------
@@ -340,11 +349,11 @@ def exact_gradient_batches(learner: MAML, theta: Tensor, goal: float, std: float
 
 
 @pytest.mark.parametrize(
-    ("first_order", "expected"),
-    [(False, 3.24), (True, 4.0)],  # (1 - .1)^2 / .5^2, and 1 / .5^2 where the inner derivative is forgotten
+    ("estimator", "expected"),
+    [("maml", 3.24), ("fomaml", 4.0)],  # (1 - .1)^2 / .5^2, and 1 / .5^2 where the inner derivative is forgotten
 )
-def test_the_curvature_of_the_kl_goes_through_the_inner_step(first_order: bool, expected: float):
-    learner = MAML(policy=BanditPolicy(std=0.5), inner_lr=0.1, first_order=first_order)
+def test_the_curvature_of_the_kl_goes_through_the_inner_step(estimator: str, expected: float):
+    learner = MAML(policy=BanditPolicy(std=0.5), inner_lr=0.1, estimator=estimator)
     meta = {"theta": real([0.7])}
     batches = exact_gradient_batches(learner, meta["theta"], goal=-0.3, std=0.5)
     product = MAMLProblem(learner, batches).curvature(meta, num_samples=1000)
@@ -425,7 +434,7 @@ def test_without_the_inner_derivative_the_rates_still_have_their_gradient():
         LEARNED_RATE + "theta": RATES,
         LEARNED_RATE + "idle": real([0.1]),
     }
-    learner = MAML(policy=LinearPolicy(), learn_inner_lr=True, first_order=True)
+    learner = MAML(policy=LinearPolicy(), learn_inner_lr=True, estimator="fomaml")
     gradient, _ = MAMLProblem(learner, [least_squares_batch()] * 2).gradient(meta, log_likelihood_loss)
     before = HESSIAN @ (theta - GOAL)
     after = HESSIAN @ (theta - RATES * before - GOAL)
@@ -462,15 +471,15 @@ def test_first_order_blocks_the_inner_derivative_alone(batched: bool, first_orde
 # --- the two-layer toy ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("first_order", "share"), [(False, 1.0), (True, 0.5)])
-def test_the_two_layer_toy_tells_maml_from_first_order_and_from_reptile(first_order: bool, share: float):
+@pytest.mark.parametrize(("estimator", "share"), [("maml", 1.0), ("fomaml", 0.5)])
+def test_the_two_layer_toy_tells_maml_from_first_order_and_from_reptile(estimator: str, share: float):
     """mu = u v with v = 0, loss (u v - g)^2 / 2. The step leaves u and makes v' = alpha u g, so mu' = alpha
     u^2 g and the loss after it is (1 - alpha u^2)^2 g^2 / 2, with the derivative -2 alpha u (1 - alpha u^2)
     g^2 in u. First order sees half of it (u' alone, not v' through u), and u' - u = 0 is all that Reptile
     would see.
     """
     u, goal, alpha = 1.3, 0.8, 0.2
-    learner = MAML(policy=TwoLayerPolicy(), inner_lr=alpha, first_order=first_order)
+    learner = MAML(policy=TwoLayerPolicy(), inner_lr=alpha, estimator=estimator)
     meta = {"u": real([u]), "v": real([0.0])}
     obs = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     batch = make_batch(TwoLayerPolicy(), meta, obs, torch.full_like(obs, goal), torch.ones_like(obs).squeeze(-1))

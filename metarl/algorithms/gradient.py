@@ -1,15 +1,24 @@
-"""The inner step that the MAML family shares. For one task; callers ``vmap`` it."""
+"""What the MAML family shares: acting, credit, and the inner step. Losses are of one task; callers ``vmap`` them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vmap
 
+from envs.api import BadField, EnvSpec
+from metarl.advantages import discounted_returns, gae, normalize
+from metarl.baselines import LinearFeatureBaseline
+from metarl.distributions import DiagGaussian
+from metarl.objectives import log_likelihood_loss
 from metarl.policies import GaussianMLP
-from metarl.types import Params, TrajectoryBatch
+from metarl.types import Params, Previous, TrajectoryBatch
 
 Loss = Callable[[GaussianMLP, Params, TrajectoryBatch], Float[Tensor, ""]]
+LearnerT = TypeVar("LearnerT", bound="GradientLearner")
 
 
 def adapt(
@@ -24,10 +33,124 @@ def adapt(
     """φ = θ - α ∇L(θ; D) (Finn et al. 2017, equation 1).
 
     Args:
-        inner_lr: α for each parameter, broadcastable to it.
+        inner_lr: α for each parameter that adapts, broadcastable to it; the other parameters stay.
         first_order: treat the gradient as a constant, so that ∂φ/∂θ = 1 (FOMAML).
     """
-    gradient = grad(loss, argnums=1)(policy, params, batch)
+    adapting = {name: params[name] for name in inner_lr}
+    gradient = grad(lambda adapting: loss(policy, params | adapting, batch))(adapting)
     if first_order:
         gradient = {name: value.detach() for name, value in gradient.items()}
-    return {name: params[name] - inner_lr[name] * gradient[name] for name in params}
+    return params | {name: adapting[name] - inner_lr[name] * gradient[name] for name in adapting}
+
+
+@runtime_checkable
+class HasMeta(Protocol):
+    """A learner's state, as far as acting and adapting read it."""
+
+    @property
+    def meta(self) -> Params: ...
+
+
+@dataclass(frozen=True)
+class GradientLearner:
+    """A policy that adapts by gradient steps; how its meta-parameters are learned is up to the subclasses."""
+
+    policy: GaussianMLP = field(default_factory=GaussianMLP)
+    baseline: LinearFeatureBaseline = field(default_factory=LinearFeatureBaseline)
+    adapt_steps: int = 1
+    """Inner gradient steps, each on fresh experience of the policy it starts from; 0: no adaptation."""
+    inner_lr: float = 0.1
+    """Step size alpha of the inner gradient step."""
+    discount: float = 0.99
+    """Discount factor gamma."""
+    gae_lambda: float = 1.0
+    """Lambda of generalized advantage estimation."""
+    bootstrap_time_limit: bool = False
+    """Value of the state after the time limit: the baseline's (infinite horizon), or 0, as in Finn et al. 2017."""
+
+    def __post_init__(self) -> None:
+        if self.adapt_steps < 0:
+            raise BadField(f"adapt_steps is {self.adapt_steps}: use 0 or more inner steps")
+        if self.inner_lr <= 0:
+            raise BadField(f"inner_lr is {self.inner_lr}: use a positive step size")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadField(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
+
+    @property
+    def remembers(self) -> bool:
+        return False
+
+    def without_adaptation(self: LearnerT) -> LearnerT:
+        """The policy that earns most on average over tasks."""
+        return replace(self, adapt_steps=0)
+
+    def initial_weights(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        if spec.discrete:
+            raise BadField(f"task has discrete actions: {type(self).__name__}'s policy is Gaussian, use RL2")
+        return self.policy.init(spec, generator)
+
+    def split(self, meta: Params) -> tuple[Params, Params]:
+        """theta, and the step size of each of its parameters that adapts."""
+        theta = self.policy.begin(meta)
+        return theta, {name: theta[name].new_full((), self.inner_lr) for name in self.policy.adapting(theta)}
+
+    def actor(self, state: HasMeta, num_tasks: int) -> Params:
+        """theta for every task [task ...]."""
+        theta, _ = self.split(state.meta)
+        return {name: value.expand(num_tasks, *value.shape).contiguous() for name, value in theta.items()}
+
+    def explorer(self, state: Any, num_tasks: int) -> Params:
+        return self.actor(state, num_tasks)
+
+    def act(
+        self,
+        actor: Params,
+        obs: Float[Tensor, "task env obs"],
+        previous: Previous,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "task env act"], Any, Params]:
+        mean, log_std = self.policy(actor, obs)
+        dist = DiagGaussian(mean, log_std.expand_as(mean))
+        return dist.sample(generator), dist, actor
+
+    def credit(self, state: HasMeta, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """Advantages from a baseline fitted to this batch, normalized per task."""
+        advantage, returns = self.raw_advantage(batch)
+        return batch._replace(advantage=normalize(advantage, batch.valid), target=returns)
+
+    def raw_advantage(
+        self, batch: TrajectoryBatch
+    ) -> tuple[Float[Tensor, "task env time"], Float[Tensor, "task env time"]]:
+        """Advantages in units of reward, and discounted returns."""
+        valid = batch.valid
+        reward = batch.reward.where(valid, 0.0)
+        features = self.baseline.features(batch.obs, batch.clock).where(valid.unsqueeze(-1), 0.0)
+        returns = discounted_returns(reward, batch.terminated | batch.truncated, self.discount)
+        coefficients = self.baseline.fit(features, returns, valid)
+        value = self.baseline.predict(coefficients, features)
+        if self.bootstrap_time_limit:
+            next_features = self.baseline.features(batch.next_obs, batch.clock + 1)
+            next_value = self.baseline.predict(coefficients, next_features).where(valid, 0.0)
+        else:
+            next_value = value.roll(-1, dims=-1) * ~batch.truncated
+        advantage = gae(
+            reward,
+            value,
+            next_value,
+            batch.terminated,
+            batch.truncated,
+            discount=self.discount,
+            gae_lambda=self.gae_lambda,
+        )
+        return advantage, returns
+
+    def adapt(self, state: HasMeta, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
+        """phi of every task [task ...]. Where the batch was sampled, the gradient of every inner loss is this one."""
+        _, inner_lr = self.split(state.meta)
+        scaled = {name: scale * rate for name, rate in inner_lr.items()}
+
+        def inner_step(phi: Params, batch: TrajectoryBatch) -> Params:
+            return adapt(self.policy, phi, batch, scaled, log_likelihood_loss)
+
+        return vmap(inner_step)(actor, batch)

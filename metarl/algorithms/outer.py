@@ -148,25 +148,32 @@ def _adam(
     learning_rate: float,
     epochs: int,
 ) -> tuple[Params, OptimizerState, Metrics]:
+    started, metrics = (meta, optimizer), Metrics()
+    for epoch in range(epochs):
+        gradient, loss_value = problem.gradient(meta, loss)
+        flat_gradient = flatten(gradient)
+        if not torch.isfinite(flat_gradient).all():
+            return *started, metrics | {"train/skipped_updates": 1.0}
+        if epoch == 0:
+            metrics["train/loss_before"] = loss_value
+            metrics["train/meta_gradient_norm"] = flat_gradient.norm().item()
+        meta, optimizer = adam_step(meta, gradient, optimizer, learning_rate)
+    loss_after, kl = problem.evaluate(meta, loss)
+    return meta, optimizer, metrics | {"train/loss_after": loss_after, "train/kl": kl}
+
+
+def adam_step(
+    meta: Params, gradient: Params, optimizer: OptimizerState, learning_rate: float
+) -> tuple[Params, OptimizerState]:
+    """One step of Adam; what it starts from stays as it is."""
     leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
     adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
     if optimizer:
         adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
-    metrics: Metrics = {}
-    for epoch in range(epochs):
-        gradient, loss_value = problem.gradient({name: leaf.detach() for name, leaf in leaves.items()}, loss)
-        flat_gradient = flatten(gradient)
-        if not torch.isfinite(flat_gradient).all():
-            return meta, optimizer, metrics | {"train/skipped_updates": 1.0}
-        if epoch == 0:
-            metrics["train/loss_before"] = loss_value
-            metrics["train/meta_gradient_norm"] = flat_gradient.norm().item()
-        for name, leaf in leaves.items():
-            leaf.grad = gradient[name]
-        adam.step()
-    updated = {name: leaf.detach() for name, leaf in leaves.items()}
-    loss_after, kl = problem.evaluate(updated, loss)
-    return updated, adam.state_dict(), metrics | {"train/loss_after": loss_after, "train/kl": kl}
+    for name, leaf in leaves.items():
+        leaf.grad = gradient[name]
+    adam.step()
+    return {name: leaf.detach() for name, leaf in leaves.items()}, adam.state_dict()
 
 
 def flatten(params: Params) -> Float[Tensor, " n"]:

@@ -107,6 +107,9 @@ class RL2:
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
         return RL2Actor(state.meta, None)
 
+    def explorer(self, state: RL2State, num_tasks: int) -> RL2Actor:
+        return self.actor(state, num_tasks)
+
     @torch.no_grad()
     def act(
         self,

@@ -1,0 +1,120 @@
+"""ES-MAML: meta-gradients from returns alone (Song et al. 2020, algorithm 2, with antithetic perturbations).
+
+V(theta) = E J(phi(theta)) is smoothed by Gaussian noise on theta, and the gradient of that needs no derivative of V:
+
+    grad E_g V(theta + sigma g) = E_g [V(theta + sigma g) - V(theta - sigma g)] g / (2 sigma).
+
+V goes through the adaptation, here the policy-gradient step that the MAML family shares, as a black box. The worlds of
+a task are divided among its perturbed policies, so that all of them act, adapt and act again at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from envs.api import BadField, EnvSpec
+from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
+from metarl.algorithms.outer import OptimizerState, adam_step, flatten
+from metarl.distributions import DiagGaussian
+from metarl.objectives import log_likelihood_loss
+from metarl.streams import stream
+from metarl.types import Metrics, Params, Previous, TrajectoryBatch
+
+
+class ESMAMLState(NamedTuple):
+    meta: Params
+    optimizer: OptimizerState
+    seed: int
+    """Of the perturbations."""
+    num_updates: int
+
+
+@dataclass(frozen=True)
+class ESMAML(GradientLearner):
+    """An actor here is [task policy ...]: one policy in tests, ``2 * pairs`` perturbed ones in training."""
+
+    learning_rate: float = 1e-2
+    """Adam's step size."""
+    perturbation: float = 0.1
+    """Standard deviation sigma of the noise on every meta-parameter."""
+    pairs: int = 1
+    """Antithetic pairs of perturbed policies in each task, which its worlds are divided among."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("learning_rate", "perturbation", "pairs"):
+            if not getattr(self, name) > 0:
+                raise BadField(f"{name} is {getattr(self, name)}: use a positive number")
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> ESMAMLState:
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        return ESMAMLState(self.initial_weights(spec, generator), {}, seed, 0)
+
+    def actor(self, state: HasMeta, num_tasks: int) -> Params:
+        """theta for every task [task policy=1 ...]."""
+        return {name: value.unsqueeze(1) for name, value in super().actor(state, num_tasks).items()}
+
+    def explorer(self, state: ESMAMLState, num_tasks: int) -> Params:
+        """What acts first in training: theta + sigma g and, after all of these, theta - sigma g [task policy ...]."""
+        noise = self.noise(state, num_tasks)
+        both = {name: self.perturbation * torch.cat([g, -g], dim=1) for name, g in noise.items()}
+        theta = {
+            name: value.expand(-1, 2 * self.pairs, *value.shape[2:])
+            for name, value in self.actor(state, num_tasks).items()
+        }
+        return theta | {name: theta[name] + both[name] for name in both}
+
+    def noise(self, state: ESMAMLState, num_tasks: int) -> Params:
+        """g [task pair ...] of the next update, a function of the state alone."""
+        device = state.meta["log_std"].device
+        generator = stream(state.seed, "perturbations", state.num_updates, device=str(device))
+        return {
+            name: torch.randn(num_tasks, self.pairs, *value.shape, generator=generator, device=device)
+            for name, value in state.meta.items()
+        }
+
+    def act(
+        self, actor: Params, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "task env act"], Any, Params]:
+        num_policies = actor["log_std"].shape[1]
+        if obs.shape[1] % num_policies:
+            raise BadField(f"num_envs is {obs.shape[1]}: use a multiple of 2 * pairs ({num_policies})")
+        mean, log_std = self.policy(actor, obs.unflatten(1, (num_policies, -1)))
+        dist = DiagGaussian(mean.flatten(1, 2), log_std.expand_as(mean).flatten(1, 2))
+        return dist.sample(generator), dist, actor
+
+    def adapt(self, state: HasMeta, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
+        """phi of every policy of every task, on the experience of its own worlds."""
+        _, inner_lr = self.split(state.meta)
+        scaled = {name: scale * rate for name, rate in inner_lr.items()}
+        own = tree_map(lambda x: x.unflatten(1, (actor["log_std"].shape[1], -1)), batch)
+        return vmap(vmap(lambda phi, batch: adapt(self.policy, phi, batch, scaled, log_likelihood_loss)))(actor, own)
+
+    def update(self, state: ESMAMLState, batches: list[TrajectoryBatch]) -> tuple[ESMAMLState, Metrics]:
+        post = batches[-1]
+        episode_return = post.reward.where(post.valid, 0.0).sum(-1)
+        earned = episode_return.unflatten(1, (2, self.pairs, -1)).mean(-1)
+        ascent = smoothed_gradient(self.noise(state, len(earned)), earned, self.perturbation)
+        norm = flatten(ascent).norm().item()
+        if not norm < float("inf"):  # false for NaN
+            return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
+        descent = {name: -value for name, value in ascent.items()}
+        meta, optimizer = adam_step(state.meta, descent, state.optimizer, self.learning_rate)
+        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": meta["log_std"].exp().mean().item()}
+        return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
+
+
+def smoothed_gradient(noise: Params, earned: Float[Tensor, "task 2 pair"], perturbation: float) -> Params:
+    """The mean over tasks and pairs of (J(+) - J(-)) g / (2 sigma).
+
+    Args:
+        noise: g [task pair ...].
+        earned: by the policies at theta + sigma g, and at theta - sigma g.
+    """
+    slope = (earned[:, 0] - earned[:, 1]) / (2 * perturbation)
+    return {name: torch.tensordot(slope, g, dims=2) / slope.numel() for name, g in noise.items()}

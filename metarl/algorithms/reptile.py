@@ -1,0 +1,48 @@
+"""Reptile (Nichol, Achiam & Schulman 2018, algorithm 2), with policy-gradient inner steps: no second derivatives."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from envs.api import BadField, EnvSpec
+from metarl.algorithms.gradient import GradientLearner
+from metarl.types import Metrics, Params, TrajectoryBatch
+
+
+class ReptileState(NamedTuple):
+    meta: Params
+
+
+@dataclass(frozen=True)
+class Reptile(GradientLearner):
+    """theta moves towards the mean of the adapted parameters: theta + step_size * (mean phi - theta).
+
+    A step on the experience of the adapted policy counts, too, so that an update takes ``adapt_steps`` + 1 inner steps;
+    with ``adapt_steps=0`` it is the policy gradient on all tasks jointly.
+    """
+
+    step_size: float = 1.0
+    """Share epsilon of the way that theta goes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.step_size > 0:
+            raise BadField(f"step_size is {self.step_size}: use a positive number")
+        if self.policy.context_size:
+            raise BadField(f"context_size is {self.policy.context_size}: Reptile learns what adapts, use 0")
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> ReptileState:
+        return ReptileState(self.initial_weights(spec, generator))
+
+    def update(self, state: ReptileState, batches: list[TrajectoryBatch]) -> tuple[ReptileState, Metrics]:
+        phi = self.actor(state, batches[0].reward.shape[0])
+        for batch in batches:
+            phi = self.adapt(state, phi, batch)
+        way = {name: phi[name].mean(0) - theta for name, theta in state.meta.items()}
+        length = torch.stack([piece.square().sum() for piece in way.values()]).sum().sqrt().item()
+        if not length < float("inf"):  # false for NaN
+            return state, {"train/skipped_updates": 1.0}
+        meta = {name: theta + self.step_size * way[name] for name, theta in state.meta.items()}
+        std = meta["log_std"].exp().mean().item()
+        return ReptileState(meta), {"train/meta_gradient_norm": length, "train/policy_std": std}
