@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, a process a core
+
 import pytest
 import torch
 from jaxtyping import install_import_hook

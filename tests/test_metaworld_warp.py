@@ -79,6 +79,7 @@ def test_scripted_policies_solve_the_same_goals_as_on_the_c_engine(name: str) ->
     assert solved["cpu"].sum() == solved["warp"].sum()
 
 
+@pytest.mark.slow
 def test_ml10_on_both_engines_begins_alike_and_keeps_its_hidden_goals() -> None:
     """Ten models side by side: first observations, rewards and flags of the first steps."""
     env = {}
