@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from envs.physics import constant
+
 Worlds = Float[Tensor, " world"]
 Flags = Bool[Tensor, " world"]
 Numbers = Shaped[Tensor, " world"]  # or flags
@@ -80,7 +82,7 @@ def close_quaternion(
     quat: Float[Tensor, "world 4"], ideal: tuple[float, float, float, float], *, margin: float = 0.4
 ) -> Worlds:
     """1 at the orientation ``ideal``, falling to 0 at a distance of ``margin`` between the quaternions."""
-    return (1.0 - norm(quat - quat.new_tensor(ideal)) / margin).clamp(min=0.0)
+    return (1.0 - norm(quat - constant(quat, ideal)) / margin).clamp(min=0.0)
 
 
 def lifting(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.metaworld.simulation import PADS
+from envs.physics import constant
 
 HAND_LOW = (-0.525, 0.348, -0.0525)
 HAND_HIGH = (0.525, 1.025, 0.7)
@@ -97,7 +98,7 @@ class Scene:
     @cached_property
     def hand(self) -> Points:
         """The hand as observed: inside the observation space."""
-        low, high = self.raw_hand.new_tensor(HAND_LOW), self.raw_hand.new_tensor(HAND_HIGH)
+        low, high = constant(self.raw_hand, HAND_LOW), constant(self.raw_hand, HAND_HIGH)
         return self.raw_hand.clamp(low, high)
 
     @cached_property

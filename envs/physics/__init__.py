@@ -6,10 +6,14 @@ on a GPU it is MuJoCo Warp (:mod:`envs.physics.gpu`); a task touches nothing but
 Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
 """
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.api import find_engine
@@ -103,6 +107,16 @@ def make_physics(
     from envs.physics.gpu import WarpPhysics
 
     return WarpPhysics(model, num_worlds, device=device, max_contacts=max_contacts, max_constraints=max_constraints)
+
+
+def constant(like: Tensor, values: Sequence[float] | NDArray[np.float64]) -> Tensor:
+    """``values`` in the precision and on the device of ``like``; made once, for copying them there makes a GPU wait."""
+    return _constant(tuple(float(x) for x in values), like.dtype, like.device)
+
+
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def write(field: Tensor, mask: Tensor, values: Tensor) -> None:

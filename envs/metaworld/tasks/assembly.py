@@ -25,6 +25,7 @@ from envs.metaworld.rewards import (
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 FLAT = (0.707, 0.0, 0.0, 0.707)  # quaternion of the wrench as it lies at first
 
@@ -133,7 +134,7 @@ class Disassemble(Wrench):
 
     def in_place(self, scene: Scene) -> Worlds:
         ring = scene.site("RoundNut")
-        to_target = distance(scene.target + ring.new_tensor((0.0, 0.0, 0.1)), ring)
+        to_target = distance(scene.target + constant(ring, (0.0, 0.0, 0.1)), ring)
         return 0.1 * (ring[:, 2] > 0.02).to(ring) + 0.9 * long_tail(to_target, 0.02, 0.2)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:

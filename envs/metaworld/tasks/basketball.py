@@ -10,6 +10,7 @@ from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 
 class Basketball(SawyerTask):
@@ -40,7 +41,7 @@ class Basketball(SawyerTask):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.tcp)
         above_hoop = torch.cat([scene.target[:, :2], obj.new_full((len(obj), 1), 0.3)], dim=-1)
-        scale = obj.new_tensor((1.0, 1.0, 2.0))
+        scale = constant(obj, (1.0, 1.0, 2.0))
         to_target = norm((obj - above_hoop) * scale)
         in_place = long_tail(to_target, 0.08, norm((scene.obj_init - above_hoop) * scale))
         grasped = caging(scene, obj, obj_radius=0.025, pad_success_thresh=0.06, xz_thresh=0.005, density="high")

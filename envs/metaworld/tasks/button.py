@@ -11,6 +11,7 @@ from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
+from envs.physics import constant
 
 
 class Button(SawyerTask):
@@ -36,7 +37,7 @@ class Button(SawyerTask):
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         button = scene.body("button")
-        return torch.cat([button + button.new_tensor(self.face), scene.body_quat("button")], dim=-1)
+        return torch.cat([button + constant(button, self.face), scene.body_quat("button")], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.tcp)

@@ -13,6 +13,7 @@ from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm, 
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.physics import constant
 
 UNDER_SPOUT = np.array([0.0, -0.22, 0.0])  # seen from the machine
 STROKE = 0.03  # m from the button to its goal
@@ -43,7 +44,7 @@ class CoffeeButton(Coffee):
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         button = scene.site("buttonStart")
-        upright = button.new_tensor((1.0, 0.0, 0.0, 0.0)).expand(len(button), 4)
+        upright = constant(button, (1.0, 0.0, 0.0, 0.0)).expand(len(button), 4)
         return torch.cat([button, upright], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
@@ -82,7 +83,7 @@ class Mug(Coffee):
         return torch.cat([scene.body("obj"), quaternion_of(scene.geom_matrix("mug"))], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        scale = obj.new_tensor((2.0, 2.0, 1.0))
+        scale = constant(obj, (2.0, 2.0, 1.0))
         remaining = norm((obj - scene.target) * scale)
         in_place = long_tail(remaining, 0.05, norm((scene.obj_init - scene.target) * scale))
         grasped = caging(

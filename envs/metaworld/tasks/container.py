@@ -23,6 +23,7 @@ from envs.metaworld.rewards import (
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import FRAME_SKIP, Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 
 class BinPicking(SawyerTask):
@@ -118,9 +119,9 @@ class BoxClose(SawyerTask):
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         effort = ((scene.gripper_effort.clamp(-1.0, 1.0) + 1.0) / 2.0).clamp(0.0, 1.0)
-        grip = obj + obj.new_tensor((0.0, 0.0, 0.02))
+        grip = obj + constant(obj, (0.0, 0.0, 0.02))
         ready = self._ready(scene.hand, grip)
-        scale = obj.new_tensor((1.0, 1.0, 3.0))
+        scale = constant(obj, (1.0, 1.0, 3.0))
         placed = long_tail(norm((scene.target - grip) * scale), 0.05, 0.25)
         lifted = (grip[:, 2] > 0.04).to(obj)
         in_place = 0.2 * lifted + 0.8 * placed

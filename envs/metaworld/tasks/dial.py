@@ -8,6 +8,7 @@ from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_ta
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
+from envs.physics import constant
 
 KNOB = 0.05  # m, radius of the circle on which the observed point of the dial moves
 GOAL = (0.0, 0.03, 0.03)  # m, from the dial's center
@@ -37,7 +38,7 @@ class DialTurn(SawyerTask):
         return torch.cat([scene.body("dial") + offset, scene.body_quat("dial")], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        push, push_init = obj + obj.new_tensor(PUSH), scene.episode["push_init"]
+        push, push_init = obj + constant(obj, PUSH), scene.episode["push_init"]
         to_push, to_target = distance(push, scene.tcp), distance(obj, scene.target)
         radius = self.success_radius
         in_place = long_tail(to_target, radius, (distance(push_init, scene.target) - radius).abs())

@@ -22,6 +22,7 @@ from envs.metaworld.rewards import (
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 
 class Door(SawyerTask):
@@ -85,10 +86,10 @@ class DoorOpen(Door):
     def _ready(hand: Points, obj: Points) -> Worlds:
         """Hand between handle and door, having come from above: a funnel around the handle is its floor."""
         threshold = 0.12
-        radius = norm((hand - obj + obj.new_tensor((0.05, 0.0, 0.0)))[:, :2])
+        radius = norm((hand - obj + constant(obj, (0.05, 0.0, 0.0)))[:, :2])
         floor = funnel(radius, threshold, slope=0.04, height=0.4)
         above = torch.where(hand[:, 2] >= floor, 1.0, long_tail(floor - hand[:, 2], 0.01, floor / 2))
-        in_place = long_tail(distance(hand, obj + obj.new_tensor((0.0, 0.03, -0.01))), threshold / 2, 0.5)
+        in_place = long_tail(distance(hand, obj + constant(obj, (0.0, 0.03, -0.01))), threshold / 2, 0.5)
         return hamacher_product(above, in_place)
 
     @staticmethod
@@ -110,7 +111,7 @@ class DoorClose(Door):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_target = distance(obj, scene.target)
         in_place = gaussian(to_target, 0.05, math.hypot(*self.to_goal))
-        margin = norm(obj - obj.new_tensor(self.hand_init)) + 0.1
+        margin = norm(obj - constant(obj, self.hand_init)) + 0.1
         hand_in_place = gaussian(distance(scene.tcp, scene.target), 0.25 * 0.05, margin)
         reward = torch.where(to_target < 0.05, 10.0, 3 * hand_in_place + 6 * in_place)
         one = torch.ones_like(reward)

@@ -11,6 +11,7 @@ from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_ta
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
+from envs.physics import constant
 
 HANDLE = np.array([0.0, -0.16, 0.09])  # of the closed drawer, seen from its cabinet
 
@@ -44,13 +45,13 @@ class DrawerOpen(Drawer):
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         link = scene.body("drawer_link")
-        return torch.cat([link + link.new_tensor((0.0, -0.16, 0.0)), scene.body_quat("drawer_link")], dim=-1)
+        return torch.cat([link + constant(link, (0.0, -0.16, 0.0)), scene.body_quat("drawer_link")], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_target = distance(obj, scene.target)
         opening = long_tail(to_target, 0.02, self.travel)
-        handle_init = scene.target + obj.new_tensor((0.0, self.travel, 0.0))
-        scale = obj.new_tensor((3.0, 3.0, 1.0))  # so that the hand comes from above
+        handle_init = scene.target + constant(obj, (0.0, self.travel, 0.0))
+        scale = constant(obj, (3.0, 3.0, 1.0))  # so that the hand comes from above
         near_handle = long_tail(norm((obj - scene.hand) * scale), 0.01, norm((handle_init - scene.init_tcp) * scale))
         return Terms(5 * (near_handle + opening), distance(obj, scene.hand), to_target, near_handle, opening)
 
@@ -70,7 +71,7 @@ class DrawerClose(Drawer):
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         link = scene.body("drawer_link")
-        return link + link.new_tensor((0.0, -0.16, 0.05))
+        return link + constant(link, (0.0, -0.16, 0.05))
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)

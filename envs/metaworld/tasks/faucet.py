@@ -12,6 +12,7 @@ from envs.metaworld.rewards import distance, gaussian, long_tail, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
+from envs.physics import constant
 
 HANDLE, HEIGHT = 0.175, 0.125  # m, from the faucet's axis and from the table
 TURN = math.hypot(HANDLE, HEIGHT)  # m, from the faucet's foot to where the handle shall be
@@ -38,10 +39,10 @@ class Faucet(SawyerTask):
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         handle = scene.site(self.handle)
-        return torch.cat([handle + handle.new_tensor((0.0, 0.0, -0.01)), scene.body_quat("faucetBase")], dim=-1)
+        return torch.cat([handle + constant(handle, (0.0, 0.0, -0.01)), scene.body_quat("faucetBase")], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        obj = obj + obj.new_tensor(self.offset)
+        obj = obj + constant(obj, self.offset)
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
         in_place = long_tail(to_target, self.success_radius, TURN - self.success_radius)
         reach = gaussian(to_obj, 0.01, (distance(scene.obj_init, scene.init_tcp) - 0.01).abs())

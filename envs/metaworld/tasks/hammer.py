@@ -12,6 +12,7 @@ from envs.metaworld.rewards import Flags, Numbers, close_quaternion, distance, l
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
+from envs.physics import constant
 
 HEAD = (0.16, 0.06, 0.0)  # m from the hammer's origin to its head, as it lies
 LIFT = 0.09  # m above the table that version 1 wants the hammer
@@ -39,7 +40,7 @@ class Hammer(SawyerTask):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         grasped = caging_handle(scene, obj, length=0.14, density="high")
         lying = close_quaternion(scene.body_quat("hammer"), (1.0, 0.0, 0.0, 0.0))
-        head = obj + obj.new_tensor(HEAD)
+        head = obj + constant(obj, HEAD)
         in_place = 0.1 * (head[:, 2] > 0.02).to(obj) + 0.9 * long_tail(distance(head, scene.target), 0.02, 0.2)
         reward = (2 * grasped + 6 * in_place) * lying
         terms = Terms(reward, lying, torch.zeros_like(lying), grasped, in_place)

@@ -10,6 +10,7 @@ from envs.metaworld.rewards import Numbers, distance, hamacher_product, long_tai
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, single
+from envs.physics import constant
 
 ARM = 0.2  # m, from the lever's hinge to its tip
 UPRIGHT = (0.12, 0.0, 0.25 + ARM)  # where the tip of the raised lever is
@@ -37,9 +38,9 @@ class LeverPull(SawyerTask):
         return torch.cat([scene.site("leverStart"), quaternion_of(scene.geom_matrix("objGeom"))], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        lever_init = scene.target - obj.new_tensor((0.0, ARM, ARM))
-        shoulder = obj.new_tensor((0.0, 0.055, 0.07))
-        scale = obj.new_tensor((4.0, 1.0, 4.0))  # so that the shoulder comes under the lever
+        lever_init = scene.target - constant(obj, (0.0, ARM, ARM))
+        shoulder = constant(obj, (0.0, 0.055, 0.07))
+        scale = constant(obj, (4.0, 1.0, 4.0))  # so that the shoulder comes under the lever
         to_lever = norm((scene.hand + shoulder - obj) * scale)
         ready = long_tail(to_lever, 0.02, norm((scene.init_tcp + shoulder - lever_init) * scale))
         in_place = long_tail(distance(obj, scene.target), 0.04, math.hypot(ARM, ARM))

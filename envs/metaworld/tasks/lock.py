@@ -12,6 +12,7 @@ from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
+from envs.physics import constant
 
 SCALE = (0.25, 1.0, 0.5)  # how much each axis counts in coming to the lock
 
@@ -60,7 +61,7 @@ class DoorLock(Lock):
         return {"target": sim.body("lock_link") + np.array(self.to_goal)}
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        to_obj = norm((obj - scene.left_pad) * obj.new_tensor(SCALE))
+        to_obj = norm((obj - scene.left_pad) * constant(obj, SCALE))
         to_target, locked = self.turned(scene, obj)
         near = long_tail(to_obj, 0.01, to_obj)  # Meta-World's first position of the finger is always its current one
         return Terms(2 * hamacher_product(scene.opened, near) + 8 * locked, to_obj, to_target, near, locked)
@@ -80,7 +81,7 @@ class DoorUnlock(Lock):
         return {"target": sim.body("lock_link") + np.array(self.to_goal)}
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        shoulder, scale = obj.new_tensor((0.0, 0.055, 0.07)), obj.new_tensor(SCALE)
+        shoulder, scale = constant(obj, (0.0, 0.055, 0.07)), constant(obj, SCALE)
         to_obj = norm((scene.hand + shoulder - obj) * scale)
         margin = norm((scene.init_tcp + shoulder - scene.body("lock_link")) * scale)
         ready = long_tail(to_obj, 0.02, margin)

@@ -10,6 +10,7 @@ from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.physics import constant
 
 HOLE = (0.03, 0.0, 0.13)  # m from the block to its hole
 SOCKET = (0.044, 0.0, 0.131)  # m from the wall to a plug that is in
@@ -42,7 +43,7 @@ class PegInsertSide(SawyerTask):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.tcp)
         head = scene.site("pegHead")
-        scale = obj.new_tensor((1.0, 2.0, 2.0))
+        scale = constant(obj, (1.0, 2.0, 2.0))
         to_target = norm((head - scene.target) * scale)
         in_place = long_tail(to_target, 0.07, norm((scene.episode["head_init"] - scene.target) * scale))
         clear = hamacher_product(self._clear(scene, head, 1), self._clear(scene, head, 2))

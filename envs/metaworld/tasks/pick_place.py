@@ -10,6 +10,7 @@ from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 
 class BlockTask(SawyerTask):
@@ -63,8 +64,8 @@ class PickPlaceWall(BlockTask):
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
-        above_wall = torch.cat([scene.target[:, :1], obj.new_tensor((0.77, 0.25)).expand(len(obj), 2)], dim=-1)
-        scale = obj.new_tensor((1.0, 1.0, 3.0))
+        above_wall = torch.cat([scene.target[:, :1], constant(obj, (0.77, 0.25)).expand(len(obj), 2)], dim=-1)
+        scale = constant(obj, (1.0, 1.0, 3.0))
         margin = norm((scene.obj_init - above_wall) * scale)
         midway = long_tail(norm((obj - above_wall) * scale), 0.05, margin)
         in_place = long_tail(to_target, 0.05, distance(scene.obj_init, scene.target))

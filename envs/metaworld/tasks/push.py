@@ -10,6 +10,7 @@ from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.physics import constant
 
 AROUND_WALL = (-0.05, 0.77)  # where a puck passes the end of the wall
 
@@ -68,8 +69,8 @@ class PushWall(Push):
     success_radius = 0.07
 
     def pushed(self, scene: Scene, obj: Points, grasped: Worlds, in_place: Worlds) -> Worlds:
-        scale = obj.new_tensor((3.0, 1.0, 1.0))  # so that it goes sideways first
-        midpoint = torch.cat([obj.new_tensor(AROUND_WALL).expand(len(obj), 2), obj[:, 2:]], dim=-1)
+        scale = constant(obj, (3.0, 1.0, 1.0))  # so that it goes sideways first
+        midpoint = torch.cat([constant(obj, AROUND_WALL).expand(len(obj), 2), obj[:, 2:]], dim=-1)
         margin = norm((scene.obj_init - midpoint) * scale)
         sideways = long_tail(norm((obj - midpoint) * scale), 0.05, margin)
         passed = obj[:, 1] > 0.75

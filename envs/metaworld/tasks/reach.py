@@ -8,6 +8,7 @@ from envs.metaworld.rewards import Numbers, distance, long_tail, norm, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.physics import constant
 
 
 class Reach(SawyerTask):
@@ -31,7 +32,7 @@ class Reach(SawyerTask):
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
         to_target = distance(scene.tcp, scene.target)
-        margin = norm(scene.target - scene.target.new_tensor(self.hand_init))
+        margin = norm(scene.target - constant(scene.target, self.hand_init))
         in_place = long_tail(to_target, 0.05, margin)
         return Terms(10 * in_place, to_target, to_target, to_target, in_place)
 

@@ -10,6 +10,7 @@ from envs.metaworld.rewards import distance, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.physics import constant
 
 
 class Soccer(SawyerTask):
@@ -35,7 +36,7 @@ class Soccer(SawyerTask):
         return torch.cat([scene.body("soccer_ball"), quaternion_of(scene.body_matrix("soccer_ball"))], dim=-1)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        scale = obj.new_tensor((3.0, 1.0, 1.0))  # so that it goes between the posts
+        scale = constant(obj, (3.0, 1.0, 1.0))  # so that it goes between the posts
         remaining = norm((obj - scene.target) * scale)
         in_place = long_tail(remaining, 0.07, norm((obj - scene.obj_init) * scale))
         line = scene.target[:, 1] - 0.1

@@ -13,6 +13,7 @@ from envs.metaworld.rewards import Flags, distance, hamacher_product, lifting, l
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.physics import constant
 
 THERMOS = (0.2, 0.6, 0.0)  # m; where its slides are 0
 HEIGHT = 0.02  # m; of the stick on the table
@@ -51,7 +52,7 @@ class Stick(SawyerTask):
     def container(self, scene: Scene) -> Points:
         """The thermos as observed."""
         handle = scene.site("insertion")
-        return handle + handle.new_tensor(self.handle)
+        return handle + constant(handle, self.handle)
 
     def grasped(self, scene: Scene, stick: Points) -> Flags:
         """Whether the stick is between the fingers and off the table."""
@@ -66,7 +67,7 @@ class Stick(SawyerTask):
         They are the stick's height and the first two numbers of its quaternion.
         """
         misread = self.objects(scene)[:, 2:5]
-        start = obj.new_tensor(THERMOS).expand_as(obj)
+        start = constant(obj, THERMOS).expand_as(obj)
         z, rest = obj[:, 2], scene.obj_init[:, 2]
         goal = rest + 0.04
         remaining = norm((misread - scene.target)[:, :2])
@@ -97,8 +98,8 @@ class StickPush(Stick):
         return float(sim.site("insertion")[2])
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        stick, radius = obj + obj.new_tensor((0.015, 0.0, 0.0)), self.success_radius
-        container, start = self.container(scene), obj.new_tensor(THERMOS)
+        stick, radius = obj + constant(obj, (0.015, 0.0, 0.0)), self.success_radius
+        container, start = self.container(scene), constant(obj, THERMOS)
         to_target = distance(container, scene.target)
         in_place = long_tail(distance(stick, scene.target), radius, distance(scene.obj_init, scene.target) - radius)
         container_in_place = long_tail(to_target, radius, norm(start - scene.target) - radius)
@@ -137,9 +138,9 @@ class StickPull(Stick):
         return (beyond[:, 0] >= 0) & (beyond[:, 1].abs() <= 0.04) & (beyond[:, 2].abs() <= 0.06)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        handle, middle = scene.site("insertion"), obj.new_tensor((0.05, 0.0, 0.0))
-        container, start = handle + middle, obj.new_tensor(THERMOS).expand_as(obj)
-        scale = obj.new_tensor((1.0, 1.0, 2.0))
+        handle, middle = scene.site("insertion"), constant(obj, (0.05, 0.0, 0.0))
+        container, start = handle + middle, constant(obj, THERMOS).expand_as(obj)
+        scale = constant(obj, (1.0, 1.0, 2.0))
         to_target = distance(handle, scene.target)
         at_container = long_tail(norm((obj - container) * scale), 0.05, norm((scene.obj_init - start - middle) * scale))
         at_target = long_tail(distance(obj, scene.target), 0.05, distance(scene.obj_init, scene.target))
