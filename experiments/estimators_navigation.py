@@ -1,4 +1,6 @@
-"""Every estimator of the meta-gradient on ProMP's four corners: a preset each, all else alike.
+"""MAML's estimators and their kin on ProMP's four corners: a preset each; task, network and samples alike.
+
+promp and meta_sgd take PPO's outer step, reptile and es_maml their own, the others TRPO's.
 
 Three inner steps; the reward is silent around the start, so that inner steps must explore before they exploit. ProMP's
 paper (Rothfuss et al. 2019, figure 5): estimators with credit for the sampling solve what MAML as published does not.

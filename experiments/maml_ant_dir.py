@@ -1,7 +1,8 @@
 """MAML-TRPO on ants that must run forward or backward.
 
 maml2017 repeats Finn et al. 2017 with the paper's hyperparameters and samples (368M environment steps). tuned is the
-same task with what half-cheetahs needed: smooth activations, a shorter credit horizon, smaller meta-batches.
+same task with what half-cheetahs needed: smooth activations, a shorter credit horizon, smaller meta-batches. promp and
+v5 are MAML on those definitions of the task, not tuned.
 """
 
 from envs.ant_dir import AntDir

@@ -1,7 +1,8 @@
 """MAML-TRPO on ants that must run at a goal velocity.
 
 maml2017 repeats Finn et al. 2017 with the paper's hyperparameters and samples (120M environment steps). tuned is the
-same task with what half-cheetahs needed: smooth activations, a shorter credit horizon, smaller meta-batches.
+same task with what half-cheetahs needed: smooth activations, a shorter credit horizon, smaller meta-batches. v5 is
+MAML on that definition of the task, not tuned.
 """
 
 from envs.ant_vel import AntVel

@@ -47,7 +47,8 @@ class GRU:
 
     def __call__(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         weights = [params[name] for name in WEIGHTS]
-        output, last = torch.gru(x, state.unsqueeze(0), weights, True, 1, 0.0, False, False, True)
+        # "train" where cuDNN wants it for its backward; no dropout depends on it
+        output, last = torch.gru(x, state.unsqueeze(0), weights, True, 1, 0.0, x.is_cuda, False, True)
         return output, last.squeeze(0)
 
 
@@ -67,7 +68,7 @@ class LSTM:
     def __call__(self, params: Params, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         weights = [params[name] for name in WEIGHTS]
         before = [part.unsqueeze(0) for part in state]
-        output, hidden, cell = torch.lstm(x, before, weights, True, 1, 0.0, False, False, True)
+        output, hidden, cell = torch.lstm(x, before, weights, True, 1, 0.0, x.is_cuda, False, True)
         return output, (hidden.squeeze(0), cell.squeeze(0))
 
 

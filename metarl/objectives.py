@@ -22,7 +22,7 @@ def ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> F
 def lvc_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-E[π(a|s) / ⊥π(a|s) A]: low variance curvature (Rothfuss et al. 2019, section 5).
 
-    Its gradient is that of the log-likelihood; its Hessian has score scoreᵀ besides score', which the latter lacks.
+    Its gradient is that of the log-likelihood; its Hessian adds score scoreᵀ, which the log-likelihood's lacks.
     """
     log_prob = policy(params, batch.obs).log_prob(batch.action)
     return -mean_over(magic_box(log_prob) * batch.advantage, batch.valid)
@@ -36,7 +36,7 @@ def dice_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Fl
     which make it unbiased and noisy.
     """
     log_prob = policy(params, batch.obs).log_prob(batch.action).where(batch.valid, 0.0)
-    until = log_prob.cumsum(-1)
+    until = _cumulative(log_prob)
     before = until - log_prob
     first = torch.arange(before.shape[-1], device=before.device) - batch.clock  # the step the episode began with
     start = before.gather(-1, first)
@@ -82,3 +82,10 @@ def magic_box(log_prob: Float[Tensor, "*task env time"]) -> Float[Tensor, "*task
 def mean_over(x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"]) -> Float[Tensor, ""]:
     """The mean over valid steps; 0 where there is none."""
     return x.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def _cumulative(x: Float[Tensor, "env time"]) -> Float[Tensor, "env time"]:
+    """``cumsum`` over time; on a GPU that has to repeat its bits as a product, since its ``cumsum`` does not."""
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return x @ torch.ones(x.shape[-1], x.shape[-1], device=x.device, dtype=x.dtype).triu()
+    return x.cumsum(-1)

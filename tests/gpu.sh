@@ -4,8 +4,9 @@
 cd "$(dirname "$0")/.." || exit 1
 PYTHON=${PYTHON:-.venv/bin/python}
 OUT=${OUT:-gpu-report}
-export WARP_CACHE_PATH=${WARP_CACHE_PATH:-$OUT/warp-cache} METARL_TEST_DEVICE=cuda
+export WARP_CACHE_PATH=${WARP_CACHE_PATH:-$OUT/warp-cache} METARL_TEST_DEVICE=cuda CUBLAS_WORKSPACE_CONFIG=:4096:8
 mkdir -p "$OUT"
+rm -rf "$OUT/runs" "$OUT/speed.jsonl"
 nvidia-smi | tee "$OUT/nvidia-smi.txt"
 failed=0
 step() { # step NAME SECONDS COMMAND...
@@ -16,8 +17,9 @@ step() { # step NAME SECONDS COMMAND...
     local code=${PIPESTATUS[0]}
     [ "$code" -eq 0 ] || { echo "== $name: exit code $code"; failed=1; }
 }
-step physics 150 "$PYTHON" -m pytest -n 0 tests/test_warp.py
+step physics 190 "$PYTHON" -m pytest -n 0 tests/test_warp.py
 step metaworld 90 "$PYTHON" -m pytest -n 0 tests/test_metaworld_warp.py
 step speed 180 "$PYTHON" tests/benchmark_gpu.py --out "$OUT/speed.jsonl"
-step learning 130 "$PYTHON" experiments/maml_half_cheetah_dir.py --preset gpu --device cuda --iterations 20 --runs "$OUT/runs" --name dir
+step rl2 20 "$PYTHON" experiments/rl2_bandit.py --device cuda --iterations 2 --runs "$OUT/runs" --name rl2
+step learning 110 "$PYTHON" experiments/maml_half_cheetah_dir.py --preset gpu --device cuda --iterations 20 --runs "$OUT/runs" --name dir
 exit $failed

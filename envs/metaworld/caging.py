@@ -5,8 +5,6 @@ import torch
 from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm
 from envs.metaworld.scene import Points, Scene
 
-XZ = [0, 2]
-
 
 def caging(
     scene: Scene,
@@ -85,5 +83,5 @@ def between_pads(scene: Scene, obj: Points, obj_radius: float, upper: float = 0.
 def in_plane(scene: Scene, obj: Points, xz_thresh: float, obj_init: Points | None = None) -> Worlds:
     """Tool center point and object together in the xz plane, on the scale of how far apart they began."""
     obj_init = scene.obj_init if obj_init is None else obj_init
-    margin = norm((obj_init - scene.init_tcp)[:, XZ]) - xz_thresh
-    return long_tail(norm((scene.tcp - obj)[:, XZ]), xz_thresh, margin)
+    margin = norm((obj_init - scene.init_tcp)[:, ::2]) - xz_thresh
+    return long_tail(norm((scene.tcp - obj)[:, ::2]), xz_thresh, margin)

@@ -169,7 +169,7 @@ class MetaWorlds:
     def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
         index = task[:, 0].long().cpu()
         self._task = task.clone()
-        where = {int(kind): _slice((index == kind).nonzero()[:, 0]) for kind in index.unique()}
+        where = {int(kind): _slice((index == kind).nonzero()[:, 0], self._physics_device) for kind in index.unique()}
         self._groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}
         self._where = where
         for kind, group in self._groups.items():
@@ -190,9 +190,11 @@ class MetaWorlds:
         if not self._groups:
             raise RuntimeError("a Meta-World environment has no worlds before set_tasks")
         mask = mask.to(self._physics_device)
-        for group, where in self.groups():
-            if mask.is_cuda or mask[where].any():  # asking would make a GPU wait
-                group.reset(mask[where])
+        with self._streams.forked(len(self._groups)):
+            for i, (group, where) in enumerate(self.groups()):
+                if mask.is_cuda or mask[where].any():  # asking would make a GPU wait
+                    with self._streams.on(i):
+                        group.reset(mask[where])
 
     def observe(self) -> Float[Tensor, "world obs"]:
         obs = torch.empty(self.num_worlds, 2 * FRAME + 3, dtype=self._dtype, device=self._physics_device)
@@ -214,17 +216,16 @@ class MetaWorlds:
         reward = torch.empty(self.num_worlds, dtype=self._dtype, device=action.device)
         success, diverged = torch.empty(2, self.num_worlds, dtype=torch.bool, device=action.device)
         never = torch.zeros_like(diverged)
-        self._streams.fork(len(self._groups))
-        for i, (group, where) in enumerate(self.groups()):
-            with self._streams.on(i):
-                group.act(action[where])
-        for i, ((group, where), failed) in enumerate(zip(self.groups(), self._simulate(), strict=True)):
-            with self._streams.on(i):
-                terms, solved, _ = group.evaluate()
-                reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
-                success[where] = solved & ~failed
-                diverged[where] = failed
-        self._streams.join()
+        with self._streams.forked(len(self._groups)):
+            for i, (group, where) in enumerate(self.groups()):
+                with self._streams.on(i):
+                    group.act(action[where])
+            for i, ((group, where), failed) in enumerate(zip(self.groups(), self._simulate(), strict=True)):
+                with self._streams.on(i):
+                    terms, solved, _ = group.evaluate()
+                    reward[where] = terms.reward.masked_fill(failed, 0.0).to(self._dtype)
+                    success[where] = solved & ~failed
+                    diverged[where] = failed
         return Outcome(*(x.to(self._device) for x in (reward, never, success, diverged)))
 
     def _simulate(self) -> Iterator[Bool[Tensor, " world"]]:
@@ -232,7 +233,8 @@ class MetaWorlds:
         physics = [group.physics for group in self._groups.values()]
         if self._threads and len(physics) > 1:
             return self._pool.map(lambda engine: engine.step(FRAME_SKIP), physics)
-        return (self._step_alone(i, engine) for i, engine in enumerate(physics))
+        alone = (self._step_alone(i, engine) for i, engine in enumerate(physics))
+        return iter(list(alone)) if self._physics_device.type == "cuda" else alone  # all begin before any is rewarded
 
     def _step_alone(self, i: int, engine: Physics) -> Bool[Tensor, " world"]:
         with self._streams.on(i):
@@ -262,7 +264,7 @@ def _standard(num_objects: int, show_goal: bool) -> tuple[list[float], list[floa
     return 2 * center + goal[0], 2 * scale + goal[1]
 
 
-def _slice(worlds: Int[Tensor, " world"]) -> Where:
+def _slice(worlds: Int[Tensor, " world"], device: torch.device) -> Where:
     """The same worlds as a slice, where they lie side by side."""
     first, last = int(worlds[0]), int(worlds[-1])
-    return slice(first, last + 1) if last - first + 1 == len(worlds) else worlds
+    return slice(first, last + 1) if last - first + 1 == len(worlds) else worlds.to(device)

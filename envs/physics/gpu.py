@@ -5,7 +5,8 @@ Whatever would move them is refused, or records the graph again.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import mujoco
@@ -54,14 +55,16 @@ class WarpPhysics:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}: use at least 1")
         contacts, constraints = buffer_sizes(model)
+        if torch.device(device).type == "cuda":
+            torch.cuda.empty_cache()  # what torch keeps for later is of no use to Warp
         self.num_worlds = num_worlds
         self.device = torch.device(device)
         self.timestep = float(model.opt.timestep)
         self._wp_device = wp.get_device(str(self.device))
-        with wp.ScopedDevice(self._wp_device):
+        with wp.ScopedDevice(self._wp_device), _lack_of_memory(num_worlds):
             model = _solvable(model)
             self._m = mjw.put_model(model)
-            self._d = _make_data(
+            self._d = mjw.make_data(
                 model, nworld=num_worlds, nconmax=max_contacts or contacts, njmax=max_constraints or constraints
             )
         self._m.opt.warn_overflow = 0
@@ -108,6 +111,7 @@ class WarpPhysics:
             shared = getattr(owner, leaf)
             values = np.repeat(shared.numpy()[:1], self.num_worlds, axis=0)
             array = wp.array(values, dtype=shared.dtype, device=self._wp_device)
+            self._wait()  # what is under way reads the array that is given up
             array._is_batched = True  # as put_model marks what it sizes per world
             setattr(owner, leaf, array)
             self._jointed = self._without_static_bodies()
@@ -192,21 +196,21 @@ class WarpPhysics:
 
     def _launch(self, name: str | None, work: Callable[[], None]) -> None:
         """Runs ``work`` in torch's order; what has a ``name`` is recorded once, and replayed."""
-        on_gpu = self._wp_device.is_cuda
         if name is None or name not in self._graphs:
-            if on_gpu:
-                torch.cuda.synchronize(self.device)  # Warp records on a stream of its own
-            with wp.ScopedDevice(self._wp_device):
+            self._wait()  # Warp records on a stream of its own
+            with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
                 self._record(name, work) if name else work()
                 wp.synchronize_device()
         if name is not None:
             self._refuse_moved_tensors()
+            on_gpu = self._wp_device.is_cuda
             stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if on_gpu else None
-            with wp.ScopedDevice(self._wp_device):
+            with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
                 wp.capture_launch(self._graphs[name], stream=stream)
 
     def _record(self, name: str, work: Callable[[], None]) -> None:
         before = self.state_dict()
+        self._wait()
         work()  # loads the kernels, which cannot be done while recording
         with wp.ScopedCapture() as capture:
             work()
@@ -214,9 +218,13 @@ class WarpPhysics:
         wp.synchronize_device()
         for field, value in before.items():
             self._state[field].copy_(value)
+        self._wait()
+        self._derive(self._needed)
+
+    def _wait(self) -> None:
+        """Until torch has done on the GPU what it was asked for."""
         if self._wp_device.is_cuda:
             torch.cuda.synchronize(self.device)
-        self._derive(self._needed)
 
     def _refuse_moved_tensors(self) -> None:
         for name, tensor, address in self._views:
@@ -224,14 +232,15 @@ class WarpPhysics:
                 raise RuntimeError(f"{name} was given other memory (resize_, set_ or .data): write into it in place")
 
 
-def _make_data(model: mujoco.MjModel, **sizes: int) -> mjw.Data:
-    """Warp's data; its lack of memory becomes torch's error."""
+@contextmanager
+def _lack_of_memory(num_worlds: int) -> Iterator[None]:
+    """Warp's lack of memory as torch's error."""
     try:
-        return mjw.make_data(model, **sizes)
+        yield
     except RuntimeError as error:
-        if "alloc" not in str(error):
+        if not any(sign in str(error) for sign in ("alloc", "out of memory", "Graph creation", "Graph launch")):
             raise
-        raise torch.OutOfMemoryError(f"{sizes['nworld']} worlds of physics do not fit: {error}") from error
+        raise torch.OutOfMemoryError(f"{num_worlds} worlds of physics do not fit: {error}") from error
 
 
 def _solvable(model: mujoco.MjModel) -> mujoco.MjModel:

@@ -1,6 +1,7 @@
 """Streams of work on a GPU: what is in different ones may run side by side."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,18 +14,17 @@ class Streams:
         self._device = device
         self._streams: list[torch.cuda.Stream] = []
 
-    def fork(self, number: int) -> None:
-        """``number`` streams that wait for what was asked for so far."""
+    @contextmanager
+    def forked(self, number: int) -> Iterator[None]:
+        """``number`` streams that wait for what was asked for so far; what comes after waits for all of them."""
         if self._device.type == "cuda":
             self._streams += [torch.cuda.Stream(self._device) for _ in range(number - len(self._streams))]
             for stream in self._streams[:number]:
                 stream.wait_stream(torch.cuda.current_stream(self._device))
+        yield
+        for stream in self._streams:
+            torch.cuda.current_stream(self._device).wait_stream(stream)
 
     def on(self, i: int) -> AbstractContextManager[Any]:
         """What is asked for inside goes to stream ``i``."""
         return torch.cuda.stream(self._streams[i]) if self._streams else nullcontext()
-
-    def join(self) -> None:
-        """What is asked for from now on waits for all of them."""
-        for stream in self._streams:
-            torch.cuda.current_stream(self._device).wait_stream(stream)

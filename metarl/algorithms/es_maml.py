@@ -2,10 +2,11 @@
 
 V(theta) = E J(phi(theta)) is smoothed by Gaussian noise on theta, and the gradient of that needs no derivative of V:
 
-    grad E_g V(theta + sigma g) = E_g [V(theta + sigma g) - V(theta - sigma g)] g / (2 sigma).
+    grad E_g V(theta + sigma g) = E_g [(V(theta + sigma g) - V(theta - sigma g)) g] / (2 sigma).
 
 V goes through the adaptation, here the policy-gradient step that the MAML family shares, as a black box. The worlds of
-a task are divided among its perturbed policies, so that all of them act, adapt and act again at once.
+a task are divided among its perturbed policies, so that all of them act, adapt and act again at once. The ascent is
+Adam's (the paper: the plain gradient).
 """
 
 from dataclasses import dataclass

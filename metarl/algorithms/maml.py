@@ -6,7 +6,7 @@ return of phi. Its estimators differ in how they carry the derivative through th
 | estimator | inner loss      | what its meta-gradient estimates                                                 |
 |-----------|-----------------|----------------------------------------------------------------------------------|
 | maml      | log pi A        | dV/dtheta with D held fixed: what Finn et al.'s code computes                    |
-| fomaml    | log pi A        | the same with d phi / d theta = 1                                                |
+| fomaml    | log pi A        | maml's with d phi / d theta the identity                                         |
 | emaml     | log pi A        | dV/dtheta: adds the score function of sampling D (Stadie et al. 2018)            |
 | dice      | magic boxes     | dJ(theta - alpha grad E L)/dtheta, the Hessian unbiased (Foerster et al. 2018)   |
 | lvc       | pi / pi fixed A | the same less the products of scores of different steps (Rothfuss et al. 2019)   |

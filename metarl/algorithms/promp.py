@@ -3,7 +3,7 @@
 The inner step descends the likelihood-ratio surrogate, whose Hessian has low variance; the outer loss is PPO's clipped
 surrogate of the adapted policies, with a penalty on how far each sampling policy moves from the one that sampled:
 
-    J(theta) = J_clip(phi(theta)) - eta KL(pi_old || pi_theta).
+    J(theta) = J_clip(phi(theta)) - mean over inner steps k of eta_k KL(pi_old,k || pi_k).
 """
 
 from dataclasses import dataclass, field
