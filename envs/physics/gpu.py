@@ -54,7 +54,9 @@ class WarpPhysics:
     ) -> None:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}: use at least 1")
-        contacts, constraints = buffer_sizes(model)
+        if max_contacts is None or max_constraints is None:
+            contacts, constraints = buffer_sizes(model)
+            max_contacts, max_constraints = max_contacts or contacts, max_constraints or constraints
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()  # what torch keeps for later is of no use to Warp
         self.num_worlds = num_worlds
@@ -64,9 +66,8 @@ class WarpPhysics:
         with wp.ScopedDevice(self._wp_device), _lack_of_memory(num_worlds):
             model = _solvable(model)
             self._m = mjw.put_model(model)
-            self._d = mjw.make_data(
-                model, nworld=num_worlds, nconmax=max_contacts or contacts, njmax=max_constraints or constraints
-            )
+            self._d = mjw.make_data(model, nworld=num_worlds, nconmax=max_contacts, njmax=max_constraints)
+            self._unwelded = wp.full_like(self._m.body_weldid, 1)
         self._m.opt.warn_overflow = 0
         if torch.are_deterministic_algorithms_enabled():
             self._m.opt.deterministic = int(mjw.DeterminismType.ALL)
@@ -83,7 +84,6 @@ class WarpPhysics:
         self._wp_mask = wp.from_torch(self._mask, dtype=wp.bool)
         self._overflow = wp.to_torch(self._d.overflow)
         self._overflowed = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._jointed = self._without_static_bodies()
         self._stale = False  # derived fields belong to the state before a reset
         self.reset(self._mask.clone())
 
@@ -114,7 +114,6 @@ class WarpPhysics:
             self._wait()  # what is under way reads the array that is given up
             array._is_batched = True  # as put_model marks what it sizes per world
             setattr(owner, leaf, array)
-            self._jointed = self._without_static_bodies()
             self._expanded[field] = wp.to_torch(array)
             self._views.append((field, self._expanded[field], self._expanded[field].data_ptr()))
             self._graphs.clear()  # they hold the old address
@@ -176,15 +175,15 @@ class WarpPhysics:
         self._stale = False
 
     def _forward(self) -> None:
-        if not PLACES.isdisjoint(self._expanded):  # Warp itself places the geoms of bodies without joints only once
-            mjw.kinematics(self._jointed, self._d)
+        if not PLACES.isdisjoint(self._expanded):
+            self._place_static_geoms()
         self._derive(self._needed)
 
-    def _without_static_bodies(self) -> mjw.Model:
-        """The same model for :func:`mujoco_warp.kinematics` alone: no body counts as welded to the world."""
+    def _place_static_geoms(self) -> None:
+        """Kinematics as if no body were welded to the world: Warp places the geoms of those only once."""
         model = copy.copy(self._m)
-        model.body_weldid = wp.full_like(model.body_weldid, 1)
-        return model
+        model.body_weldid = self._unwelded
+        mjw.kinematics(model, self._d)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: field.clone() for name, field in self._state.items()}
@@ -196,16 +195,15 @@ class WarpPhysics:
 
     def _launch(self, name: str | None, work: Callable[[], None]) -> None:
         """Runs ``work`` in torch's order; what has a ``name`` is recorded once, and replayed."""
-        if name is None or name not in self._graphs:
-            self._wait()  # Warp records on a stream of its own
-            with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
+        with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
+            if name is None or name not in self._graphs:
+                self._wait()  # Warp records on a stream of its own
                 self._record(name, work) if name else work()
                 wp.synchronize_device()
-        if name is not None:
-            self._refuse_moved_tensors()
-            on_gpu = self._wp_device.is_cuda
-            stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if on_gpu else None
-            with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
+            if name is not None:
+                self._refuse_moved_tensors()
+                on_gpu = self._wp_device.is_cuda
+                stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if on_gpu else None
                 wp.capture_launch(self._graphs[name], stream=stream)
 
     def _record(self, name: str, work: Callable[[], None]) -> None:
