@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gymnasium
@@ -25,14 +26,21 @@ TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "
 TINY += ["--eval-interval", "1", "--eval-tasks", "2"]
 
 
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
+@contextmanager
+def a_library_alone() -> Iterator[None]:
+    """Inside, the task is not known at first; after it, everything is known that was before (by other tests, too)."""
     known = [(registry, dict(registry)) for registry in (TASKS, gymnasium.registry)]
+    TASKS.pop("pointing_arm", None)
     yield
     for registry, before in known:
         registry.clear()
         registry.update(before)
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    with a_library_alone():
+        yield
 
 
 @pytest.fixture
@@ -54,8 +62,8 @@ def call(*arguments: str) -> int:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run, seen from a process that does not know its task."""
     folder = tmp_path_factory.mktemp("runs")
-    assert call(*TINY, "--runs", str(folder), "--name", "arm") == 0
-    del TASKS["pointing_arm"]
+    with a_library_alone():
+        assert call(*TINY, "--runs", str(folder), "--name", "arm") == 0
     return folder / "arm"
 
 
