@@ -34,20 +34,20 @@ What differs from them:
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec
+from envs.draws import normal_like, uniform_like
 from envs.legged import Legged, add_contact_sensor
+from envs.mujoco_env import ASSETS
 from envs.physics import Physics, write
 
-XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+XML = ASSETS / "ant.xml"
 TORSO = 1
 
 
@@ -97,13 +97,12 @@ class Ant(Legged):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
-        draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": qpos.dtype}
         if self.body == "gym":
-            position = qpos + (0.2 * torch.rand(qpos.shape, **draw) - 0.1).to(qpos.device)
+            position = qpos + (0.2 * uniform_like(qpos, generator) - 0.1)
         else:
-            position = bent_legs(qpos.device, qpos.dtype) + (0.01 * torch.randn(qpos.shape, **draw)).to(qpos.device)
+            position = bent_legs(qpos.device, qpos.dtype) + 0.01 * normal_like(qpos, generator)
         write(qpos, mask, position)
-        write(qvel, mask, qvel + (0.1 * torch.randn(qvel.shape, **draw)).to(qvel.device))
+        write(qvel, mask, qvel + 0.1 * normal_like(qvel, generator))
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         qpos = physics.bind("qpos")

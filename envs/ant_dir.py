@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.ant import PEARL, PROMP, RLLAB, VARIBAD, Ant
 from envs.api import TaskDistribution
-from envs.legged import two_ways
+from envs.draws import two_ways
 from envs.physics import Physics
 
 

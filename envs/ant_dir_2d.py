@@ -15,7 +15,7 @@ from torch import Tensor
 
 from envs.ant import PEARL, PROMP, Ant
 from envs.api import TaskDistribution
-from envs.legged import all_ways
+from envs.draws import all_ways
 from envs.physics import Physics
 
 

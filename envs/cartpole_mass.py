@@ -24,7 +24,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec, TaskDistribution
+from envs.draws import uniform_like
 from envs.mujoco_env import MujocoTask
 from envs.physics import Physics, write
 from envs.random_dynamics import scale_field
@@ -92,8 +93,7 @@ class CartPoleMass(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field in (physics.bind("qpos"), physics.bind("qvel")):
-            draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": field.dtype}
-            write(field, mask, 0.1 * torch.rand(field.shape, **draw) - 0.05)
+            write(field, mask, 0.1 * uniform_like(field, generator) - 0.05)
 
     def observe(self, physics: Physics) -> Float[Tensor, "world 4"]:
         return torch.stack([physics.bind("qpos"), physics.bind("qvel")], dim=2).flatten(1)

@@ -22,20 +22,19 @@ are 2 s on one and 10 s on the other: returns of different clocks do not compare
 import functools
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec
-from envs.mujoco_env import MujocoTask
+from envs.draws import normal_like, uniform_like
+from envs.mujoco_env import ASSETS, MujocoTask
 from envs.physics import Physics, write
 
-XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
+XML = ASSETS / "half_cheetah.xml"
 TORSO = 1
 
 
@@ -71,14 +70,12 @@ class HalfCheetah(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
-        draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": qpos.dtype}
         if self.reset_noise == "gym":
-            position = 0.2 * torch.rand(qpos.shape, **draw) - 0.1
+            position = 0.2 * uniform_like(qpos, generator) - 0.1
         else:
-            position = 0.01 * torch.randn(qpos.shape, **draw)
-        velocity = 0.1 * torch.randn(qvel.shape, **draw)
-        write(qpos, mask, qpos + position.to(qpos.device))
-        write(qvel, mask, qvel + velocity.to(qvel.device))
+            position = 0.01 * normal_like(qpos, generator)
+        write(qpos, mask, qpos + position)
+        write(qvel, mask, qvel + 0.1 * normal_like(qvel, generator))
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         parts = [physics.bind("qpos")[:, 1:], physics.bind("qvel")]

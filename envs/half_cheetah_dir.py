@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import TaskDistribution
+from envs.draws import two_ways
 from envs.half_cheetah import RLLAB, HalfCheetah
 from envs.physics import Physics
 
@@ -28,7 +29,7 @@ class HalfCheetahDir(HalfCheetah):
     presets: ClassVar[Mapping[str, TaskDistribution]]
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return torch.randint(2, (num_tasks,), generator=generator, device=generator.device) * 2.0 - 1.0
+        return two_ways(num_tasks, generator)
 
     def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
         if self != self.presets["maml2017"]:

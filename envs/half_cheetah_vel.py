@@ -14,29 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, TaskDistribution
+from envs.api import TaskDistribution
+from envs.draws import GoalVelocity
 from envs.half_cheetah import RLLAB, HalfCheetah
 from envs.physics import Physics
 
 
 @dataclass(frozen=True)
-class HalfCheetahVel(HalfCheetah):
+class HalfCheetahVel(HalfCheetah, GoalVelocity):
     """Presets: maml2017 (cbfinn/maml_rl, rllab clock, U[0, 2]), promp (jonasrothfuss/ProMP, U[0, 3]), v5
     (Gymnasium's HalfCheetah-v5 with its forward reward replaced, U[0, 3])."""
 
     name: ClassVar[str] = "half_cheetah_vel"
     presets: ClassVar[Mapping[str, TaskDistribution]]
-
-    max_velocity: float = 3.0
-    """Goal velocities are uniform in [0, max_velocity] [m/s]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_velocity <= 0:
-            raise BadField(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
-
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity
 
     def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
         if self != self.presets["maml2017"]:

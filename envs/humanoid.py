@@ -37,20 +37,20 @@ What differs from them:
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec
+from envs.draws import uniform_like
 from envs.legged import Legged, add_contact_sensor
+from envs.mujoco_env import ASSETS
 from envs.physics import Physics, write
 
-XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
+XML = ASSETS / "humanoid.xml"
 TORSO = 1
 SPEED_REWARD = 1.25
 """Reward of a step at 1 m/s; the originals write 0.25 * displacement of 5 substeps / one substep's time."""
@@ -89,8 +89,7 @@ class Humanoid(Legged):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field in (physics.bind("qpos"), physics.bind("qvel")):
-            draw = torch.rand(field.shape, generator=generator, device=generator.device, dtype=field.dtype)
-            write(field, mask, field + (0.02 * draw - 0.01).to(field.device))
+            write(field, mask, field + (0.02 * uniform_like(field, generator) - 0.01))
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         parts = [physics.bind("qpos")[:, 2:], physics.bind("qvel")]

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import TaskDistribution
+from envs.draws import all_ways, two_ways
 from envs.humanoid import PEARL, PROMP, SPEED_REWARD, Humanoid
-from envs.legged import all_ways, two_ways
 from envs.physics import Physics
 
 

@@ -64,14 +64,3 @@ class Legged(MujocoTask):
 def add_contact_sensor(spec: mujoco.MjSpec) -> None:
     """An accelerometer that nothing reads: with it, either engine computes all forces of the present state."""
     spec.add_sensor(type=mujoco.mjtSensor.mjSENS_FRAMELINACC, objtype=mujoco.mjtObj.mjOBJ_BODY, objname="torso")
-
-
-def two_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-    """-1 or +1 with equal probability."""
-    return torch.randint(2, (num_tasks,), generator=generator, device=generator.device) * 2.0 - 1.0
-
-
-def all_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
-    """Unit vectors, uniform on the circle (a normalized Gaussian is, too)."""
-    angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)
-    return torch.stack([angle.cos(), angle.sin()], dim=1)

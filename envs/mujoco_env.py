@@ -5,7 +5,9 @@ A task is a few pure functions of the physics' named fields; it never learns whi
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
+import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +16,9 @@ from torch import Tensor
 from envs.api import BadField, TaskDistribution
 from envs.physics import Physics, make_physics
 from envs.task_env import BatchedTaskEnv, Outcome
+
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+"""Gymnasium's models."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.draws import uniform_like
 from envs.mujoco_env import MujocoTask
 from envs.physics import Physics, write
 from envs.random_dynamics import scale_field
@@ -89,8 +90,7 @@ class PendulumMass(MujocoTask):
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field, bound in (("qpos", math.pi), ("qvel", 1.0)):
             x = physics.bind(field)
-            draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": x.dtype}
-            write(x, mask, (2 * torch.rand(x.shape, **draw) - 1) * bound)
+            write(x, mask, (2 * uniform_like(x, generator) - 1) * bound)
 
     def observe(self, physics: Physics) -> Float[Tensor, "world 3"]:
         theta = physics.bind("qpos")

@@ -8,20 +8,18 @@ Initial state: the model's own, each position and velocity + U(-0.005, 0.005).
 import functools
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import BadField, EnvSpec
-from envs.mujoco_env import MujocoTask
+from envs.draws import uniform_like
+from envs.mujoco_env import ASSETS, MujocoTask
 from envs.physics import Physics, write
 
-ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 RESET_NOISE = 0.005
 
 
@@ -73,9 +71,8 @@ class Planar(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field in (physics.bind("qpos"), physics.bind("qvel")):
-            draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": field.dtype}
-            noise = (2 * torch.rand(field.shape, **draw) - 1) * RESET_NOISE
-            write(field, mask, field + noise.to(field.device))
+            noise = (2 * uniform_like(field, generator) - 1) * RESET_NOISE
+            write(field, mask, field + noise)
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         return torch.cat([physics.bind("qpos")[:, 1:], physics.bind("qvel").clamp(-10.0, 10.0)], dim=1)

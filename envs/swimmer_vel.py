@@ -23,20 +23,19 @@ jonasrothfuss/ProMP ``meta_policy_search/envs/mujoco_envs/swimmer_rand_vel.py``;
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import BadField, EnvSpec, TaskDistribution
-from envs.mujoco_env import MujocoTask
+from envs.draws import normal_like, uniform_like
+from envs.mujoco_env import ASSETS, MujocoTask
 from envs.physics import Physics, write
 
-XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "swimmer.xml"
+XML = ASSETS / "swimmer.xml"
 FRONT = 1
 
 
@@ -94,12 +93,11 @@ class SwimmerVel(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field, scale in ((physics.bind("qpos"), 0.01), (physics.bind("qvel"), 0.1)):
-            draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": field.dtype}
             if self.body == "gym":
-                noise = 0.2 * torch.rand(field.shape, **draw) - 0.1
+                noise = 0.2 * uniform_like(field, generator) - 0.1
             else:
-                noise = scale * torch.randn(field.shape, **draw)
-            write(field, mask, field + noise.to(field.device))
+                noise = scale * normal_like(field, generator)
+            write(field, mask, field + noise)
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         qpos, qvel = physics.bind("qpos"), physics.bind("qvel")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import TaskDistribution
+from envs.draws import two_ways
 from envs.planar import V5
 from envs.walker2d import Walker2d
 
@@ -27,7 +28,7 @@ class Walker2dDir(Walker2d):
     presets: ClassVar[Mapping[str, TaskDistribution]]
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return torch.randint(2, (num_tasks,), generator=generator, device=generator.device) * 2.0 - 1.0
+        return two_ways(num_tasks, generator)
 
     def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
         return task * velocity

@@ -10,35 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, TaskDistribution
+from envs.api import TaskDistribution
+from envs.draws import GoalVelocity
 from envs.planar import V5
 from envs.walker2d import Walker2d
 
 
 @dataclass(frozen=True)
-class Walker2dVel(Walker2d):
+class Walker2dVel(Walker2d, GoalVelocity):
     """Presets: promp (jonasrothfuss/ProMP, ``walker2d_rand_vel.py``: U[0, 10], bonus 15, 8 substeps of 0.002 s a
     control step), v5 (Gymnasium's Walker2d-v5 with its forward reward replaced, U[0, 3], bonus 3)."""
 
     name: ClassVar[str] = "walker2d_vel"
     presets: ClassVar[Mapping[str, TaskDistribution]]
 
-    max_velocity: float = 3.0
-    """Goal velocities are uniform in [0, max_velocity] [m/s]."""
     alive_bonus: float = 3.0
     """Reward of a step that ends upright."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_velocity <= 0:
-            raise BadField(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
-
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity
 
     def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
         return -(velocity - task).abs()

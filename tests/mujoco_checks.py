@@ -1,5 +1,7 @@
 """What every MuJoCo task has to pass, and the tools its own tests are made of."""
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 import torch
@@ -72,6 +74,19 @@ class Plain:
         for _ in range(substeps):
             mujoco.mj_step(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
+
+
+def beside_plain_loops(
+    task: MujocoTask, model_of: Callable[[Array], mujoco.MjModel]
+) -> tuple[Array, MujocoWorlds, list[Plain]]:
+    """Parameters of 5 tasks, their worlds, and a plain loop from the same state on a model of its own for each."""
+    parameters, worlds = sample(task, 5, seed=3), make_worlds(task, 5, num_threads=2)
+    worlds.set_tasks(sample(task, 5, seed=4))  # forgotten with the next line
+    worlds.set_tasks(parameters)
+    start(worlds, seed=2)
+    models = [model_of(parameter) for parameter in parameters.numpy()]
+    loops = [Plain(model, *state) for model, *state in zip(models, *qpos_and_qvel(worlds), strict=True)]
+    return parameters.numpy(), worlds, loops
 
 
 # --- checks

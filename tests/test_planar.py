@@ -9,7 +9,7 @@ import pytest
 import torch
 from mujoco_checks import (
     Array,
-    Plain,
+    beside_plain_loops,
     bits_of,
     make_worlds,
     put,
@@ -20,7 +20,7 @@ from mujoco_checks import (
 )
 
 from envs.api import BadField, find_preset
-from envs.planar import ASSETS
+from envs.mujoco_env import ASSETS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,12 +110,7 @@ def plain_fall(name: str, qpos: Array, qvel: Array) -> bool:
 def test_a_world_is_a_plain_loop_over_a_model_of_its_own(name: str, preset: str) -> None:
     """Observations and falls to the last bit, rewards to 1e-12, in 5 tasks side by side; actions are clipped."""
     task = find_preset(name, preset)
-    parameters, worlds = sample(task, 5, seed=3), make_worlds(task, 5, num_threads=2)
-    worlds.set_tasks(sample(task, 5, seed=4))  # forgotten with the next line
-    worlds.set_tasks(parameters)
-    start(worlds, seed=2)
-    models = [plain_model(name, preset, p) for p in parameters.numpy()]
-    loops = [Plain(m, *state) for m, *state in zip(models, *qpos_and_qvel(worlds), strict=True)]
+    parameters, worlds, loops = beside_plain_loops(task, lambda p: plain_model(name, preset, p))
     frame_skip, falls = FRAME_SKIP.get(preset, {}).get(name, 4), []
     for t, actions in enumerate(random_actions(task, 60, 5)):
         before = [loop.data.qpos[0] for loop in loops]
@@ -129,7 +124,7 @@ def test_a_world_is_a_plain_loop_over_a_model_of_its_own(name: str, preset: str)
                 (qpos[0] - before[i]) / (frame_skip * loop.model.opt.timestep),
                 plain_fall(name, qpos, qvel),
             )
-            reward = plain_reward(name, preset, parameters[i].numpy(), velocity, action, fallen)
+            reward = plain_reward(name, preset, parameters[i], velocity, action, fallen)
             assert outcome.reward[i].item() == pytest.approx(reward, abs=1e-12)
             assert outcome.terminated[i].item() == fallen
             falls.append(fallen)

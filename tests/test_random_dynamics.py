@@ -10,10 +10,9 @@ import pytest
 import torch
 from mujoco_checks import (
     Array,
-    Plain,
+    beside_plain_loops,
     bits_of,
     make_worlds,
-    qpos_and_qvel,
     random_actions,
     sample,
     start,
@@ -75,25 +74,20 @@ def plain_reward(name: str, preset: str, parameter: Array, v: float, action: Arr
 def test_a_world_is_a_plain_loop_over_a_model_of_its_own(name: str, preset: str) -> None:
     """Observations and ends to the last bit, rewards to 1e-12, in 5 tasks side by side, for 60 steps."""
     task = find_preset(name, preset)
-    parameters, worlds = sample(task, 5, seed=3), make_worlds(task, 5, num_threads=2)
-    worlds.set_tasks(sample(task, 5, seed=4))  # forgotten with the next line
-    worlds.set_tasks(parameters)
-    start(worlds, seed=2)
-    models = [plain_model(name, preset, p) for p in parameters.numpy()]
-    loops = [Plain(m, *state) for m, *state in zip(models, *qpos_and_qvel(worlds), strict=True)]
+    parameters, worlds, loops = beside_plain_loops(task, lambda p: plain_model(name, preset, p))
     rllab = preset == "nagabandi2019"
-    substeps, torque = 1 if rllab else 5, 1.0
+    substeps = 1 if rllab else 5
     for t, actions in enumerate(random_actions(task, 60, 5)):
         before = [loop.data.qpos[0] for loop in loops]
         outcome, obs = worlds.step(actions), worlds.observe()
         for i, (loop, action) in enumerate(zip(loops, actions.numpy(), strict=True)):
-            loop.step(torque * action, substeps)
+            loop.step(action, substeps)
             assert np.array_equal(obs[i].numpy(), plain_observation(name, preset, loop.data)), f"step {t}"
             mujoco.mj_subtreeVel(loop.model, loop.data)
             displaced = (loop.data.qpos[0] - before[i]) / (substeps * loop.model.opt.timestep)
             velocity = loop.data.subtree_linvel[1, 0] if rllab else displaced
             height = loop.data.qpos[2]
-            reward = plain_reward(name, preset, parameters[i].numpy(), velocity, action, height)
+            reward = plain_reward(name, preset, parameters[i], velocity, action, height)
             assert outcome.reward[i].item() == pytest.approx(reward, abs=1e-12)
             ends = task.spec.terminates and not 0.2 <= height <= 1.0
             assert outcome.terminated[i].item() == ends
