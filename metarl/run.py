@@ -99,7 +99,8 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     if stopping.signal is not None:
         console.print(f"stopped after {recording.iteration} iterations; continue with --resume {run}")
         return 128 + stopping.signal
-    console.print(f"done: metarl evaluate {run} · metarl video {run} · tensorboard --logdir {run.parent}")
+    code = f" --code {sys.argv[0]}" if type(experiment.task).__module__ == "__main__" else ""
+    console.print(f"done: metarl evaluate {run}{code} · metarl video {run}{code} · tensorboard --logdir {run.parent}")
     return 0
 
 

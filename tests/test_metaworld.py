@@ -137,6 +137,8 @@ def test_bad_fields_are_named():
     env = ML1().make(1, 1, seed=0)
     with pytest.raises(RuntimeError, match="set_tasks"):
         env.reset()
+    with pytest.raises(BadField, match="task begins with 50, the environment: use 0 to 49"):
+        env.set_tasks(torch.full((1, 7), 50.0))
 
 
 def test_presets_are_the_versions_of_the_reward():

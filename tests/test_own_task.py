@@ -119,8 +119,9 @@ def test_gymnasium_knows_it_once_it_is_registered(task: TaskDistribution) -> Non
     assert gymnasium.make_vec("metarl/PointingArm-v0", num_envs=3).reset(seed=0)[0].shape == (3, 2)
 
 
-def test_its_runs_resume(run: Path) -> None:
+def test_its_runs_resume_and_say_how_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--resume", str(run), "--iterations", "3") == 0
+    assert f"metarl evaluate {run} --code {FILE}" in capsys.readouterr().out
     assert json.loads((run / "config.json").read_text())["task"]["class"] == "PointingArm"
     assert len((run / "progress.csv").read_text().splitlines()) == 1 + 3
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.api import find_engine
+from envs.api import BadField, find_engine
 from envs.metaworld.resets import STATE, observed, starts
 from envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
 from envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
@@ -168,6 +168,9 @@ class MetaWorlds:
 
     def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
         index = task[:, 0].long().cpu()
+        unknown = index[(index < 0) | (index >= len(ENVIRONMENTS))]
+        if unknown.numel():
+            raise BadField(f"task begins with {int(unknown[0])}, the environment: use 0 to {len(ENVIRONMENTS) - 1}")
         self._task = task.clone()
         where = {int(kind): _slice((index == kind).nonzero()[:, 0], self._physics_device) for kind in index.unique()}
         self._groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}

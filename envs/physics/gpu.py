@@ -69,7 +69,7 @@ class WarpPhysics:
             self._d = mjw.make_data(model, nworld=num_worlds, nconmax=max_contacts, njmax=max_constraints)
             self._unwelded = wp.full_like(self._m.body_weldid, 1)
         self._m.opt.warn_overflow = 0
-        # Two boxes meet as in C, by their faces and edges; else Warp's GJK parts from it by centimeters when they press.
+        # Two boxes meet as in C, by faces and edges; Warp's GJK parts from that by centimeters where they press.
         self._m.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
         if torch.are_deterministic_algorithms_enabled():
             self._m.opt.deterministic = int(mjw.DeterminismType.ALL)
