@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.ant import RLLAB, TORSO, XML, Ant
-from envs.api import BadField, TaskDistribution
+from envs.api import TaskDistribution, require
 from envs.physics import Physics
 
 
@@ -40,8 +40,7 @@ class AntGoal(Ant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.radius <= 0:
-            raise BadField(f"radius is {self.radius}: use a positive number of m")
+        require(self, "radius", above=0)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
         first, second = torch.rand(2, num_tasks, generator=generator, device=generator.device)

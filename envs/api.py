@@ -5,6 +5,7 @@ A *task distribution* is a frozen dataclass: its fields are the definition, its 
 published work used. ``distribution.make(...)`` builds the batched environment of that distribution.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,23 @@ fits the device."""
 
 class BadField(ValueError):
     """A field of a dataclass has a value that cannot work; the message names both and says what would do."""
+
+
+def require(
+    owner: object, *names: str, above: int | None = None, at_least: int | None = None, at_most: int | None = None
+) -> None:
+    """Refuses fields of a dataclass that are not the numbers asked for; NaN never is.
+
+    Raises:
+        BadField: the first such field.
+    """
+    bounds = {"more than": above, "at least": at_least, "at most": at_most}
+    wanted = " and ".join(f"{relation} {bound}" for relation, bound in bounds.items() if bound is not None)
+    for name in names:
+        value = getattr(owner, name)
+        enough = (above is None or value > above) and (at_least is None or value >= at_least)
+        if not (enough and value <= (math.inf if at_most is None else at_most)):
+            raise BadField(f"{name} is {value}: use {wanted}")
 
 
 def find_engine(physics: str, device: str | torch.device) -> str:
@@ -156,8 +174,7 @@ class TaskDistribution(ABC):
             TASKS[cls.name] = cls
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise BadField(f"horizon is {self.horizon}: an episode needs at least 1 step")
+        require(self, "horizon", at_least=1)
 
     @property
     @abstractmethod

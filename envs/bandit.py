@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.api import EnvSpec, TaskDistribution, require
 from envs.task_env import BatchedTaskEnv, Outcome
 
 
@@ -30,8 +30,7 @@ class Bandit(TaskDistribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.arms < 2:
-            raise BadField(f"arms is {self.arms}: a bandit needs at least 2 arms")
+        require(self, "arms", at_least=2)
 
     @property
     def spec(self) -> EnvSpec:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField
+from envs.api import BadField, require
 from envs.mujoco_env import MujocoTask
 from envs.physics import Physics
 from envs.random_dynamics import scale_field
@@ -39,8 +39,7 @@ class Damage(MujocoTask):
         super().__post_init__()
         if not set(self.limbs) <= set(self.limb_of):
             raise BadField(f"limbs is {self.limbs}: use numbers out of {sorted(set(self.limb_of))}")
-        if not 0 <= self.max_strength <= 1:
-            raise BadField(f"max_strength is {self.max_strength}: use a share between 0 and 1")
+        require(self, "max_strength", at_least=0, at_most=1)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task actuator"]:
         device = generator.device

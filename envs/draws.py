@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField
+from envs.api import require
 from envs.mujoco_env import MujocoTask
 
 
@@ -43,8 +43,7 @@ class GoalVelocity(MujocoTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_velocity <= 0:
-            raise BadField(f"max_velocity is {self.max_velocity}: use a positive number of m/s")
+        require(self, "max_velocity", above=0)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
         return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import BadField, TaskDistribution
+from envs.api import TaskDistribution, require
 from envs.physics import Physics, make_physics
 from envs.task_env import BatchedTaskEnv, Outcome
 
@@ -30,8 +30,7 @@ class MujocoTask(TaskDistribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frame_skip < 1:
-            raise BadField(f"frame_skip is {self.frame_skip}: a control step needs at least 1 substep")
+        require(self, "frame_skip", at_least=1)
 
     @abstractmethod
     def model(self) -> mujoco.MjModel:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.api import EnvSpec, TaskDistribution, require
 from envs.task_env import BatchedTaskEnv, Outcome
 
 CORNERS = torch.tensor([[-2.0, -2.0], [2.0, -2.0], [-2.0, 2.0], [2.0, 2.0]])
@@ -44,8 +44,7 @@ class Navigation(TaskDistribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_step <= 0:
-            raise BadField(f"max_step is {self.max_step}: use a positive displacement")
+        require(self, "max_step", above=0)
 
     @property
     def spec(self) -> EnvSpec:

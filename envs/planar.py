@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec
+from envs.api import EnvSpec, require
 from envs.draws import uniform_like
 from envs.mujoco_env import ASSETS, MujocoTask
 from envs.physics import Physics, write
@@ -47,8 +47,7 @@ class Planar(MujocoTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.timestep <= 0:
-            raise BadField(f"timestep is {self.timestep}: use a positive number of seconds")
+        require(self, "timestep", above=0)
 
     @property
     @abstractmethod

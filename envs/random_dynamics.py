@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField
+from envs.api import require
 from envs.mujoco_env import MujocoTask
 from envs.physics import Physics
 
@@ -54,8 +54,7 @@ class RandomDynamics(MujocoTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale_limit < 0:
-            raise BadField(f"scale_limit is {self.scale_limit}: use 0 (every task alike) or more")
+        require(self, "scale_limit", at_least=0)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task multiplier"]:
         device = generator.device

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.api import EnvSpec, TaskDistribution, require
 from envs.task_env import BatchedTaskEnv, Outcome
 
 
@@ -33,9 +33,7 @@ class TabularMDP(TaskDistribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("states", "actions"):
-            if getattr(self, name) < 2:
-                raise BadField(f"{name} is {getattr(self, name)}: an MDP needs at least 2")
+        require(self, "states", "actions", at_least=2)
 
     @property
     def spec(self) -> EnvSpec:

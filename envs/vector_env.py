@@ -9,7 +9,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.api import BadField, TaskDistribution
+from envs.api import BadField, TaskDistribution, require
 from envs.gymnasium_env import (
     Numbers,
     as_actions,
@@ -65,8 +65,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         """
         self.tasks = find_tasks(tasks, preset, changes)
         self.num_envs, self.num_tasks = num_envs, num_envs if num_tasks is None else num_tasks
-        if num_envs < 1:
-            raise BadField(f"num_envs is {num_envs}: use at least 1")
+        require(self, "num_envs", at_least=1)
         if self.num_tasks < 1 or num_envs % self.num_tasks:
             raise BadField(f"num_tasks is {num_tasks}: use a number that divides num_envs ({num_envs})")
         self.single_observation_space, self.single_action_space = spaces_of(self.tasks.spec)

@@ -16,6 +16,7 @@ PRESETS = {
         learner=RL2(
             policy=RecurrentPolicy(memory="gru", memory_size=128, encoder_sizes=(128,)),
             reward_scale=0.1,
+            standardize_reward=True,
             gae_lambda=0.95,
             value_lambda=0.95,
             learning_rate=1e-3,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.api import BadField
+from envs.api import require
 
 NOT_FINITE = "the baseline's normal equations are not finite: check the rewards and observations"
 
@@ -22,8 +22,7 @@ class LinearFeatureBaseline:
     """Ridge penalty; ten times larger at each retry where the solve fails."""
 
     def __post_init__(self) -> None:
-        if not self.regularization > 0:
-            raise BadField(f"regularization is {self.regularization}: use a small positive number")
+        require(self, "regularization", above=0)
 
     def features(
         self, obs: Float[Tensor, "*task env time obs"], clock: Int[Tensor, "*task env time"]

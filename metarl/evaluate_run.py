@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from envs.api import BadField
+from envs.api import require
 from metarl import checkpoint
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.experiment import Experiment, create_run, load_experiment
@@ -44,10 +44,8 @@ class Protocol:
     """Seed of action and reset noise; the tasks do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "steps", "episodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadField(f"{name} is {value}: use at least 1")
+        given = (name for name in ("tasks", "steps", "episodes") if getattr(self, name) is not None)
+        require(self, *given, at_least=1)
 
     def plan(self, experiment: Experiment) -> Plan:
         """The protocol with the defaults of an experiment filled in."""

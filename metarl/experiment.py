@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv, VisibleTask, find_engine
+from envs.api import ENGINES, TASKS, BadField, TaskDistribution, TaskEnv, VisibleTask, find_engine, require
 from metarl import checkpoint
 from metarl.algorithms import ALGORITHMS
 from metarl.config import decode_fields, from_json, to_json
@@ -66,12 +66,9 @@ class Experiment(Generic[TaskT, LearnerT]):
 
     def __post_init__(self) -> None:
         """Refuses what cannot run, before any work."""
-        for name in ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks"):
-            if getattr(self, name) < 1:
-                raise BadField(f"{name} is {getattr(self, name)}: use at least 1")
-        for name in ("num_threads", "eval_interval", "seed"):
-            if getattr(self, name) < 0:
-                raise BadField(f"{name} is {getattr(self, name)}: use 0 or more")
+        counts = ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks")
+        require(self, *counts, at_least=1)
+        require(self, "num_threads", "eval_interval", "seed", at_least=0)
         if self.episodes % self.num_envs:
             raise BadField(
                 f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "

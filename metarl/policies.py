@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import linear
 
-from envs.api import BadField, EnvSpec
+from envs.api import BadField, EnvSpec, require
 from metarl.distributions import Categorical, DiagGaussian
 from metarl.memory import HEADS, MEMORIES, orthogonal
 from metarl.types import Params
@@ -39,8 +39,7 @@ class GaussianMLP:
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.hidden_sizes):
             raise BadField(f"hidden_sizes is {self.hidden_sizes}: every layer needs at least 1 unit")
-        if self.context_size < 0:
-            raise BadField(f"context_size is {self.context_size}: use 0 or more")
+        require(self, "context_size", at_least=0)
         if not 0 < self.min_std <= self.init_std:
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
@@ -107,8 +106,7 @@ class RecurrentPolicy:
     """The standard deviation never falls below this."""
 
     def __post_init__(self) -> None:
-        if self.memory_size < 1:
-            raise BadField(f"memory_size is {self.memory_size}: use at least 1 unit")
+        require(self, "memory_size", at_least=1)
         if self.memory == "attention" and self.memory_size % HEADS:
             raise BadField(f"memory_size is {self.memory_size}: use a multiple of attention's {HEADS} heads")
         if any(size < 1 for size in self.encoder_sizes):

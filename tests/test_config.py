@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from envs.ant_goal import AntGoal
+from envs.api import BadField
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.half_cheetah_vel import HalfCheetahVel
 from metarl.algorithms.maml import MAML
@@ -117,6 +120,32 @@ def test_values_that_cannot_run_are_refused(cls: type, value: dict[str, Any]) ->
         from_json(cls, value)
 
 
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (MAML, "inner_lr"),
+        (MAML, "discount"),
+        (TRPO, "max_kl"),
+        (TRPO, "damping"),
+        (TRPO, "backtrack_ratio"),
+        (PPO, "learning_rate"),
+        (HalfCheetahVel, "max_velocity"),
+        (AntGoal, "radius"),
+    ],
+)
+def test_nan_is_no_number_that_anything_can_run_with(cls: type, name: str) -> None:
+    with pytest.raises(BadField, match=f"{name} is nan: use "):
+        cls(**{name: math.nan})
+
+
+def test_a_refusal_says_every_bound() -> None:
+    with pytest.raises(BadField, match=r"^discount is 1.5: use at least 0 and at most 1$"):
+        MAML(discount=1.5)
+    with pytest.raises(BadField, match=r"^max_kl is 0.0: use more than 0$"):
+        TRPO(max_kl=0.0)
+    MAML(discount=0.0), MAML(discount=1.0)  # the bounds themselves will do
+
+
 # --- experiments
 
 
@@ -128,9 +157,9 @@ def test_values_that_cannot_run_are_refused(cls: type, value: dict[str, Any]) ->
         ({"iterations": 0}, "iterations is 0: use at least 1"),
         ({"checkpoint_interval": 0}, "checkpoint_interval is 0: use at least 1"),
         ({"eval_tasks": 0}, "eval_tasks is 0: use at least 1"),
-        ({"eval_interval": -1}, "eval_interval is -1: use 0 or more"),
-        ({"num_threads": -1}, "num_threads is -1: use 0 or more"),
-        ({"seed": -1}, "seed is -1: use 0 or more"),
+        ({"eval_interval": -1}, "eval_interval is -1: use at least 0"),
+        ({"num_threads": -1}, "num_threads is -1: use at least 0"),
+        ({"seed": -1}, "seed is -1: use at least 0"),
         ({"episodes": 30}, r"episodes is 30: use a multiple of num_envs \(20\)"),
         ({"seed": HELD_OUT_SEED}, "the held-out tasks are drawn from it"),
         ({"device": "gpu"}, "device is 'gpu'"),

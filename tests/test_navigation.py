@@ -229,5 +229,5 @@ def test_a_masked_reset_moves_its_worlds_alone(preset: str) -> None:
 
 @pytest.mark.parametrize("max_step", [0.0, -0.1])
 def test_a_step_must_lead_somewhere(max_step: float) -> None:
-    with pytest.raises(ValueError, match=r"max_step is .* use a positive displacement"):
+    with pytest.raises(ValueError, match=r"max_step is .* use more than 0"):
         type(find_preset("navigation"))(max_step=max_step)

@@ -20,7 +20,7 @@ from envs.api import BadField, EnvSpec, TaskDistribution
 from envs.bandit import Bandit
 from envs.navigation import Navigation
 from envs.tabular_mdp import TabularMDP
-from metarl.algorithms.rl2 import RL2, RL2State, follow, scale_by_step
+from metarl.algorithms.rl2 import REWARD, RL2, RL2State, follow, scale_by_step
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import Categorical
 from metarl.memory import MEMORIES
@@ -243,9 +243,11 @@ TASKS = {
 
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_replay_gives_what_the_rollout_said(memory: str, kind: str):
+@pytest.mark.parametrize("standardize", [False, True])
+def test_replay_gives_what_the_rollout_said(memory: str, kind: str, standardize: bool):
     """3 episodes of 4 steps, in pieces of 1, 3, 7, 12 steps or as a whole: PPO's first ratio is 1 to 1e-5."""
-    learner = RL2(policy=RecurrentPolicy(memory, memory_size=8, encoder_sizes=(5,)), reward_scale=0.5)
+    policy = RecurrentPolicy(memory, memory_size=8, encoder_sizes=(5,))
+    learner = RL2(policy=policy, reward_scale=0.5, standardize_reward=standardize)
     tasks = TASKS[kind]
     state = trained(learner, tasks.spec)
     batch = play(learner, tasks, state)
@@ -544,6 +546,43 @@ def test_the_scale_of_rewards_acts_on_inputs_advantages_and_targets():
     torch.testing.assert_close(found.target, expected.target, rtol=1e-4, atol=1e-4)
     # negative control
     assert (plain.replay(state.meta, tenth).value - plain.replay(state.meta, batch).value).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_standardized_rewards_are_fed_alike_in_any_unit(standardize: bool):
+    """Rewards 3 r + 7 with mean and deviation in that unit; without standardizing, the policy sees the difference."""
+    tasks = TabularMDP(states=3, actions=2, horizon=3)
+    learner = RL2(policy=RecurrentPolicy(memory_size=8), standardize_reward=standardize)
+    state = trained(learner, tasks.spec)
+    batch = play(learner, tasks, state)
+    meta = dict(state.meta)
+    if standardize:
+        mean, std = meta[REWARD]
+        meta[REWARD] = torch.stack([3 * mean + 7, 3 * std])
+    logits, others = (
+        learner.replay(params, b).dist.log_probs
+        for params, b in ((state.meta, batch), (meta, batch._replace(reward=3 * batch.reward + 7)))
+    )
+    assert (logits - others).abs().max() < 1e-5 if standardize else (logits - others).abs().max() > 0.1
+
+
+def test_the_mean_and_deviation_of_rewards_follow_each_batch_and_no_gradient():
+    """The first batch gives them whole, later ones move them by a tenth; steps after a trial's end do not count."""
+    tasks = Echo(horizon=4, pay=1.0, discrete=True)
+    learner = RL2(policy=RecurrentPolicy(memory_size=8), standardize_reward=True, reward_scale=0.5)
+    state = learner.init(tasks.spec, seeded())
+    assert state.meta[REWARD].tolist() == [0.0, 2.0]  # what reward_scale alone would do
+    batch = play(learner, tasks, state)
+    valid = torch.ones_like(batch.valid)
+    valid[0, :, 8:] = False
+    batch = batch._replace(valid=valid, reward=torch.randn(valid.shape, generator=seeded()).where(valid, 1e6))
+    found = batch.reward[batch.valid]
+    wanted = torch.stack([found.mean(), found.std(correction=0)])
+    first, _ = learner.update(state, [learner.credit(state, batch)])
+    torch.testing.assert_close(first.meta[REWARD], wanted)
+    again = batch._replace(reward=batch.reward * 2 + 1)
+    second, _ = learner.update(first, [learner.credit(first, again)])
+    torch.testing.assert_close(second.meta[REWARD], 0.9 * wanted + 0.1 * (2 * wanted + torch.tensor([1.0, 0.0])))
 
 
 # --- the linear baseline ---------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, TaskDistribution
+from envs.api import BadField, EnvSpec, TaskDistribution, require
 from envs.metaworld.goals import GOALS, draw_goals
 from envs.metaworld.sawyer import SAWYER
 from envs.metaworld.simulation import FRAME_SKIP
@@ -59,8 +59,7 @@ class MetaWorld(TaskDistribution):
         super().__post_init__()
         if self.reward not in ("v1", "v2"):
             raise BadField(f"reward is {self.reward!r}: use v2 or v1")
-        if not 0 <= self.goal_seed < 2**32 - 1:
-            raise BadField(f"goal_seed is {self.goal_seed}: use 0 to {2**32 - 2}")
+        require(self, "goal_seed", at_least=0, at_most=2**32 - 2)
 
     @property
     @abstractmethod

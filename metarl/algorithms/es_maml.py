@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from envs.api import BadField, EnvSpec
+from envs.api import BadField, EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
 from metarl.algorithms.outer import OptimizerState, adam_step, flatten
 from metarl.distributions import DiagGaussian
@@ -48,9 +48,7 @@ class ESMAML(GradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("learning_rate", "perturbation", "pairs"):
-            if not getattr(self, name) > 0:
-                raise BadField(f"{name} is {getattr(self, name)}: use a positive number")
+        require(self, "learning_rate", "perturbation", "pairs", above=0)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ESMAMLState:
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from envs.api import BadField, EnvSpec
+from envs.api import BadField, EnvSpec, require
 from metarl.advantages import discounted_returns, gae, normalize
 from metarl.baselines import LinearFeatureBaseline
 from metarl.distributions import DiagGaussian
@@ -69,13 +69,9 @@ class GradientLearner:
     """Value of the state after the time limit: the baseline's (infinite horizon), or 0, as in Finn et al. 2017."""
 
     def __post_init__(self) -> None:
-        if self.adapt_steps < 0:
-            raise BadField(f"adapt_steps is {self.adapt_steps}: use 0 or more inner steps")
-        if self.inner_lr <= 0:
-            raise BadField(f"inner_lr is {self.inner_lr}: use a positive step size")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadField(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
+        require(self, "adapt_steps", at_least=0)
+        require(self, "inner_lr", above=0)
+        require(self, "discount", "gae_lambda", at_least=0, at_most=1)
 
     @property
     def remembers(self) -> bool:

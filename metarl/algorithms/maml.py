@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from envs.api import BadField, EnvSpec
+from envs.api import EnvSpec, require
 from metarl.advantages import center
 from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
@@ -53,8 +53,7 @@ class MAML(MetaGradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.exploration_weight < 0:
-            raise BadField(f"exploration_weight is {self.exploration_weight}: use 0 or a positive number")
+        require(self, "exploration_weight", at_least=0)
 
     @property
     def inner_loss(self) -> Loss:
@@ -66,7 +65,7 @@ class MAML(MetaGradientLearner):
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> MAMLState:
         meta = self.initial_meta(spec, generator)
-        return MAMLState(meta, self.outer.init(meta))
+        return MAMLState(meta, {})
 
     def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> tuple[MAMLState, Metrics]:
         meta, optimizer, metrics = self.outer.step(self.problem(batches), state.meta, state.optimizer)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from envs.api import BadField, EnvSpec
+from envs.api import EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner, Loss, adapt
 from metarl.objectives import log_likelihood_loss, mean_kl, mean_over
 from metarl.types import Params, TrajectoryBatch
@@ -35,8 +35,7 @@ class MetaGradientLearner(GradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunk_samples < 1:
-            raise BadField(f"chunk_samples is {self.chunk_samples}: use at least 1")
+        require(self, "chunk_samples", at_least=1)
 
     @property
     def inner_loss(self) -> Loss:

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField
+from envs.api import BadField, require
 from metarl.algorithms.gradient import Loss
 from metarl.objectives import clipped_ratio_loss, ratio_loss
 from metarl.trust_region import backtrack, conjugate_gradient
 from metarl.types import Metrics, Params
 
 OptimizerState = dict[str, Any]
+"""Of torch's Adam; empty before the first step, and always for TRPO."""
 
 
 @runtime_checkable
@@ -31,15 +32,6 @@ class MetaProblem(Protocol):
 
     def curvature(self, meta: Params, num_samples: int) -> Callable[[Params], Params]:
         """v -> H v, H the Hessian of that KL at ``meta``, through the adaptation, on about ``num_samples``."""
-
-
-@runtime_checkable
-class OuterStep(Protocol):
-    def init(self, meta: Params) -> OptimizerState: ...
-
-    def step(
-        self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
-    ) -> tuple[Params, OptimizerState, Metrics]: ...
 
 
 @dataclass(frozen=True)
@@ -60,14 +52,11 @@ class TRPO:
     """Steps of experience that the curvature is estimated on; loss, KL and gradient always see all of them."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "max_kl", "cg_iterations", "max_backtracks", "curvature_samples")
-        if self.damping < 0:
-            raise BadField(f"damping is {self.damping}: use 0 or a small positive number")
+        require(self, "max_kl", above=0)
+        require(self, "cg_iterations", "max_backtracks", "curvature_samples", at_least=1)
+        require(self, "damping", at_least=0)
         if not 0 < self.backtrack_ratio < 1:
             raise BadField(f"backtrack_ratio is {self.backtrack_ratio}: use a factor between 0 and 1")
-
-    def init(self, meta: Params) -> OptimizerState:
-        return {}
 
     def step(
         self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
@@ -109,10 +98,8 @@ class PPO:
     """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate", "epochs", "clip")
-
-    def init(self, meta: Params) -> OptimizerState:
-        return {}
+        require(self, "learning_rate", "clip", above=0)
+        require(self, "epochs", at_least=1)
 
     def step(
         self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
@@ -129,10 +116,7 @@ class Gradient:
     """Adam's step size."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate")
-
-    def init(self, meta: Params) -> OptimizerState:
-        return {}
+        require(self, "learning_rate", above=0)
 
     def step(
         self, problem: MetaProblem, meta: Params, optimizer: OptimizerState
@@ -187,9 +171,3 @@ def unflatten(vector: Float[Tensor, " n"], like: Params) -> Params:
     return {
         name: piece.view(value.shape).to(value.dtype) for piece, (name, value) in zip(pieces, like.items(), strict=True)
     }
-
-
-def _require_positive(owner: object, *names: str) -> None:
-    for name in names:
-        if getattr(owner, name) <= 0:
-            raise BadField(f"{name} is {getattr(owner, name)}: use a positive number")

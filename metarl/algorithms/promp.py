@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec
+from envs.api import EnvSpec, require
 from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
 from metarl.algorithms.outer import PPO, OptimizerState
@@ -40,9 +40,7 @@ class ProMP(MetaGradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("kl_penalty", "target_kl"):
-            if getattr(self, name) < 0:
-                raise BadField(f"{name} is {getattr(self, name)}: use 0 or a positive number")
+        require(self, "kl_penalty", "target_kl", at_least=0)
 
     @property
     def inner_loss(self) -> Loss:
@@ -50,7 +48,7 @@ class ProMP(MetaGradientLearner):
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ProMPState:
         meta = self.initial_meta(spec, generator)
-        return ProMPState(meta, self.outer.init(meta), meta["log_std"].new_full((self.adapt_steps,), self.kl_penalty))
+        return ProMPState(meta, {}, meta["log_std"].new_full((self.adapt_steps,), self.kl_penalty))
 
     def update(self, state: ProMPState, batches: list[TrajectoryBatch]) -> tuple[ProMPState, Metrics]:
         problem = self.problem(state, batches)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from envs.api import BadField, EnvSpec
+from envs.api import BadField, EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner
 from metarl.types import Metrics, Params, TrajectoryBatch
 
@@ -27,8 +27,7 @@ class Reptile(GradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.step_size > 0:
-            raise BadField(f"step_size is {self.step_size}: use a positive number")
+        require(self, "step_size", above=0)
         if self.policy.context_size:
             raise BadField(f"context_size is {self.policy.context_size}: Reptile learns what adapts, use 0")
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from envs.api import BadField, EnvSpec
+from envs.api import EnvSpec, require
 from metarl.advantages import discounted_returns, gae, normalize
 from metarl.algorithms.outer import OptimizerState
 from metarl.baselines import LinearFeatureBaseline
@@ -24,6 +24,7 @@ from metarl.policies import ActorCritic, RecurrentPolicy
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
+REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
 SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
 
@@ -50,6 +51,9 @@ class RL2:
     """Value function: None is a head on the memory; the linear one is fitted to each batch, all tasks at once."""
     reward_scale: float = 1.0
     """Rewards are multiplied by this before the policy is fed them and before they are credited."""
+    standardize_reward: bool = False
+    """Feed the policy rewards in deviations from their running mean: what to adapt by may differ little from step to
+    step. Credit, which is normalized anyway, stays as it is."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
@@ -76,18 +80,10 @@ class RL2:
     """Steps that gradients flow back through memory, which is carried on; 0: the whole trial."""
 
     def __post_init__(self) -> None:
-        for name in ("reward_scale", "learning_rate", "clip", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise BadField(f"{name} is {getattr(self, name)}: use a positive number")
-        for name in ("epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise BadField(f"{name} is {getattr(self, name)}: use at least 1")
-        for name in ("entropy_bonus", "value_weight", "anneal_updates", "bptt_steps"):
-            if getattr(self, name) < 0:
-                raise BadField(f"{name} is {getattr(self, name)}: use 0 or more")
-        for name in ("discount", "gae_lambda", "value_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadField(f"{name} is {getattr(self, name)}: use a number from 0 to 1")
+        require(self, "reward_scale", "learning_rate", "clip", "max_grad_norm", above=0)
+        require(self, "epochs", "minibatches", at_least=1)
+        require(self, "entropy_bonus", "value_weight", "anneal_updates", "bptt_steps", at_least=0)
+        require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
 
     @property
     def adapt_steps(self) -> int:
@@ -102,7 +98,10 @@ class RL2:
         return replace(self, policy=replace(self.policy, memory="none"))
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
-        return RL2State(self.policy.init(spec, generator), {}, torch.zeros(0, 2, device=generator.device), 0)
+        meta = self.policy.init(spec, generator)
+        if self.standardize_reward:
+            meta[REWARD] = torch.tensor([0.0, 1 / self.reward_scale], device=generator.device)
+        return RL2State(meta, {}, torch.zeros(0, 2, device=generator.device), 0)
 
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
         return RL2Actor(state.meta, None)
@@ -119,9 +118,10 @@ class RL2:
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
         ended = previous.terminated | previous.truncated
-        inputs = self.policy.inputs(obs, previous.action, self.reward_scale * previous.reward, ended)
-        memory = actor.memory
-        if memory is None:
+        begins, memory = actor.memory is None, actor.memory
+        reward = previous.reward if begins else self._fed(actor.params, previous.reward)
+        inputs = self.policy.inputs(obs, previous.action, reward, ended)
+        if begins:
             memory = self.policy.empty_memory(inputs.shape[:2].numel(), obs.device)
         dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
@@ -156,7 +156,8 @@ class RL2:
         (batch,) = batches
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
-        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items()}
+        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name != REWARD}
+        params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
         if state.optimizer:
             adam.load_state_dict(copy.deepcopy(state.optimizer))  # Adam works in place
@@ -165,7 +166,7 @@ class RL2:
         count = 0
         for _ in range(self.epochs):
             for part in self._minibatches(batch):
-                loss, terms = self._loss(leaves, part, return_scale, self.entropy_bonus * remaining)
+                loss, terms = self._loss(params, part, return_scale, self.entropy_bonus * remaining)
                 adam.zero_grad()
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(leaves.values(), self.max_grad_norm)
@@ -180,13 +181,16 @@ class RL2:
         metrics["train/learning_rate"] = self.learning_rate * remaining
         if "log_std" in leaves:
             metrics["train/policy_std"] = leaves["log_std"].exp().mean().item()
-        updated = {name: leaf.detach() for name, leaf in leaves.items()}
+        updated = {name: leaf.detach() for name, leaf in params.items()}
+        if self.standardize_reward:
+            rate = SCALE_RATE if state.num_updates else 1.0
+            updated[REWARD] = updated[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
         return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
         """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""
         ended = batch.terminated | batch.truncated
-        action, reward, ended = (before(x) for x in (batch.action, self.reward_scale * batch.reward, ended))
+        action, reward, ended = (before(x) for x in (batch.action, self._fed(params, batch.reward), ended))
         inputs = self.policy.inputs(batch.obs, action, reward, ended).flatten(0, 1)
         memory = self.policy.empty_memory(len(inputs), inputs.device)
         pieces = []
@@ -195,6 +199,13 @@ class RL2:
             pieces.append((dist, value))
         dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, batch.reward.shape[:2]), *pieces)
         return ActorCritic(dist, value, memory)
+
+    def _fed(self, params: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Rewards as the policy sees them one step later."""
+        if REWARD not in params:
+            return self.reward_scale * reward
+        mean, std = params[REWARD]
+        return (reward - mean) / std
 
     def _loss(
         self, params: Params, batch: TrajectoryBatch, return_scale: Float[Tensor, "time 2"], entropy_bonus: float
@@ -242,6 +253,12 @@ def later(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
 def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
     """The value one step earlier, zeros at the first step."""
     return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)
+
+
+def mean_and_std_of(x: Float[Tensor, "*batch"], valid: Bool[Tensor, "*batch"]) -> Float[Tensor, "2"]:
+    """Over the valid ones; the deviation is no less than a thousandth, so that it can be divided by."""
+    mean = mean_over(x, valid)
+    return torch.stack([mean, mean_over((x - mean).square(), valid).sqrt().clamp(min=1e-3)])
 
 
 def scale_by_step(
