@@ -1,7 +1,6 @@
 """``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +9,6 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from envs.api import require
-from metarl import checkpoint
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.experiment import Experiment, create_run, load_experiment
 from metarl.plot import adaptation_figure
@@ -18,7 +16,7 @@ from metarl.published import published, published_success
 from metarl.references import bounds, references
 from metarl.report import Plan, summarize, table
 from metarl.run import execute, prepare_process
-from metarl.snapshot import initial_progress, restore_learner
+from metarl.snapshot import initial_progress, load_progress
 from metarl.streams import stream_seed
 from metarl.success import success_tables
 from metarl.train import Progress
@@ -133,20 +131,8 @@ def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contest
     rows = {name: Contestant(learner, progress.learner_state)}
     if learner.remembers:
         rows[f"{name}, greedy"] = Contestant(learner, progress.learner_state, greedy=True)
-    rows["untrained"] = Contestant(learner, fresh_progress(experiment).learner_state)
+    rows["untrained"] = Contestant(learner, initial_progress(experiment).learner_state)
     return rows
-
-
-def fresh_progress(experiment: Experiment) -> Progress:
-    """The experiment before training; needs the environment's dimensions alone."""
-    return initial_progress(experiment, experiment.task.spec)
-
-
-def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
-    """The newest usable checkpoint of a run: counters and learner, without its worlds."""
-    progress = fresh_progress(experiment)
-    restore_learner(progress, checkpoint.load_newest(run / checkpoint.DIRECTORY, warn))
-    return progress
 
 
 def pretrained(experiment: Experiment, run: Path, name: str, iterations: int, console: Console) -> Contestant:

@@ -6,9 +6,10 @@ import torch
 from rich.table import Table
 
 from metarl.config import to_json
-from metarl.evaluate import HELD_OUT_SEED, Estimate, MetaTest, estimate
+from metarl.evaluate import HELD_OUT_SEED, MetaTest
 from metarl.experiment import Experiment, versions
 from metarl.published import published, published_success, published_trial
+from metarl.statistics import Estimate, estimate
 from metarl.success import success_record
 from metarl.train import Progress
 

@@ -17,13 +17,14 @@ from rich.console import Console
 
 from envs.api import BadField, TaskEnv
 from metarl import checkpoint
+from metarl.episodes import by_kind
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.experiment import Experiment, LearnerT, TaskT, create_run, load_experiment, run_lock
 from metarl.logger import ProgressDisplay, ScalarLog
 from metarl.snapshot import capture, initial_progress, restore
 from metarl.stopping import StopOnSignal, Stopped
 from metarl.streams import stream_seed
-from metarl.train import Progress, by_kind, train
+from metarl.train import Progress, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
@@ -77,7 +78,7 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     with run_lock(run), StopOnSignal() as stopping:
         env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
-        progress = initial_progress(experiment, env.spec)
+        progress = initial_progress(experiment)
         _continue_or_begin(experiment, run, progress, env, console)
         recording = Recording(experiment, run, progress, env, stopping, console)
         try:

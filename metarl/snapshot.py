@@ -1,23 +1,32 @@
 """Everything a run continues from, as a checkpoint's content, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map_only
 
-from envs.api import EnvSpec, TaskEnv
+from envs.api import TaskEnv
+from metarl import checkpoint
 from metarl.checkpoint import CheckpointError
 from metarl.experiment import Experiment
 from metarl.streams import stream
 from metarl.train import Progress
 
 
-def initial_progress(experiment: Experiment, spec: EnvSpec) -> Progress:
+def initial_progress(experiment: Experiment) -> Progress:
     """The state before the first iteration, a function of the seed alone."""
     seed, device = experiment.seed, experiment.device
-    state = experiment.learner.init(spec, stream(seed, "parameters", device=device))
+    state = experiment.learner.init(experiment.task.spec, stream(seed, "parameters", device=device))
     return Progress(state, tasks=stream(seed, "tasks"), actions=stream(seed, "actions", device=device))
+
+
+def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
+    """The newest usable checkpoint of a run: counters and learner, without its worlds."""
+    progress = initial_progress(experiment)
+    restore_learner(progress, checkpoint.load_newest(run / checkpoint.DIRECTORY, warn))
+    return progress
 
 
 def capture(progress: Progress, env: TaskEnv) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import NDArray
 from rich.table import Table
 
-from metarl.evaluate import Estimate, MetaTest, estimate
+from metarl.evaluate import MetaTest
 from metarl.published import PublishedSuccess
+from metarl.statistics import estimate, stratified_estimate
 
 FIRST = 3  # episodes that Meta-World counts
 
@@ -67,7 +67,7 @@ def _record(result: MetaTest, labels: list[str], horizon: int, published: Publis
     everything = {
         "goals": len(labels),
         "before": float(np.mean([kind["before"] for kind in record.values()])),
-        "after": _over_kinds(rates[:, -1], labels)._asdict(),
+        "after": stratified_estimate(rates[:, -1], labels)._asdict(),
         "iqm_after": estimate(rates[:, -1], iqm=True)._asdict(),
         "return_before": float(np.mean([kind["return_before"] for kind in record.values()])),
         "return_after": float(np.mean([kind["return_after"] for kind in record.values()])),
@@ -75,17 +75,6 @@ def _record(result: MetaTest, labels: list[str], horizon: int, published: Publis
     if published is not None:
         everything["first_finished"] = float(np.mean([kind["first_finished"] for kind in record.values()]))
     return record | {"all": everything}
-
-
-def _over_kinds(rates: NDArray[np.float64], labels: list[str]) -> Estimate:
-    """The mean over kinds, resampled over the goals of each kind (stratified bootstrap)."""
-    strata = [rates[[label == kind for label in labels]] for kind in dict.fromkeys(labels)]
-    draws = np.random.default_rng(0)
-    resampled = np.mean(
-        [stratum[draws.integers(len(stratum), size=(2000, len(stratum)))].mean(1) for stratum in strata], axis=0
-    )
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(float(np.mean([stratum.mean() for stratum in strata])), float(low), float(high))
 
 
 def success_tables(record: dict[str, Any], published: PublishedSuccess | None, last: str) -> list[Table]:

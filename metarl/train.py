@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
 
 from envs.api import TaskDistribution, TaskEnv
-from metarl.evaluate import by_episode
+from metarl.episodes import returns
 from metarl.rollout import rollout
-from metarl.types import MetaLearner, Metrics, TrajectoryBatch
+from metarl.types import MetaLearner, Metrics
 
 
 @dataclass
@@ -69,32 +67,6 @@ def train(
         progress.env_steps += num_steps
         found = returns(batches, episodes, tasks.labels(sampled))
         log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
-
-
-def returns(batches: list[TrajectoryBatch], episodes: int, labels: list[str]) -> Metrics:
-    """Mean undiscounted return of an episode as the learner adapts, its gain overall, and the success at the end.
-
-    Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
-    """
-    means = torch.stack([by_episode(batch, batch.reward, episodes).mean((0, 2)) for batch in batches])
-    success = by_episode(batches[-1], batches[-1].success.float(), episodes) > 0
-    if len(batches) > 1:
-        steps = means.mean(1).tolist()
-        metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(steps)}
-    else:
-        steps = means[0].tolist()
-        metrics = {"meta_train/return_trial": sum(steps)}
-        success = success[:, -1:]
-    metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = steps[0], steps[-1]
-    metrics["meta_train/adaptation_gain"] = steps[-1] - steps[0]
-    metrics["meta_train/success_post"] = success.float().mean().item()
-    return metrics | by_kind("meta_train/success", labels, success)
-
-
-def by_kind(tag: str, labels: list[str], x: Shaped[Tensor, "task ..."]) -> Metrics:
-    """The mean of ``x`` over the tasks of each kind, where there are several."""
-    kinds = sorted(set(labels)) if len(set(labels)) > 1 else []
-    return {f"{tag}/{kind}": float(x[[label == kind for label in labels]].float().mean()) for kind in kinds}
 
 
 def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:

@@ -19,12 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from envs.api import VisibleWorlds
-from metarl.evaluate import held_out_tasks
-from metarl.evaluate_run import load_progress
+from metarl.evaluate import adaptation, held_out_tasks
 from metarl.experiment import Experiment, load_experiment
 from metarl.gl import Picture
-from metarl.rollout import rollout
 from metarl.scenes import FAINT, INK, PAPER, SOLVED, Scene, find_scene
+from metarl.snapshot import load_progress
 from metarl.streams import stream
 from metarl.types import TrajectoryBatch
 
@@ -117,8 +116,7 @@ def render_run(
 def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..."], adapt_steps: int) -> list[Episode]:
     """World 0 before any inner step and after each, or in each of ``adapt_steps`` episodes of one trial.
 
-    It adapts as :func:`metarl.evaluate.meta_test` does. In place of episodes of a single step, the pulls of a bandit,
-    stand the two halves of the trial.
+    In place of episodes of a single step, the pulls of a bandit, stand the two halves of the trial.
     """
     learner = experiment.learner
     inner_steps, trial = (0, adapt_steps) if learner.remembers else (adapt_steps, 1)
@@ -131,16 +129,12 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
             poses.append(env.worlds.pose(0))
         return learner.act(*arguments)
 
-    env.set_tasks(task[None])
-    actor, clips = learner.actor(state, 1), []
-    for step in range(inner_steps + 1):
-        poses.clear()
-        batch, actor = rollout(env, act, actor, trial, generator)
+    clips = []
+    for batch in adaptation(learner, state, env, task[None], act, [1.0] * inner_steps, trial, generator):
         ended = (batch.terminated | batch.truncated)[0, 0].nonzero()[:trial, 0] + 1
         borders = [0, trial // 2, trial] if halves else [0, *ended.tolist()]
         clips += [_clip(batch, poses, begin, end) for begin, end in pairwise(borders)]
-        if step < inner_steps:
-            actor = learner.adapt(state, actor, learner.credit(state, batch))
+        poses.clear()
     if halves:
         labels = [f"pulls 1–{trial // 2}", f"pulls {trial // 2 + 1}–{trial}"]
     elif learner.remembers:

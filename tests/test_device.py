@@ -138,7 +138,7 @@ def on(device: str) -> AbstractContextManager[Any]:
 def new_run(name: str, device: str) -> Run:
     experiment = experiment_of(*LEARNERS[name], device)
     env = experiment.make_env(3, 2, stream="resets")
-    return Run(experiment, env, initial_progress(experiment, env.spec), [])
+    return Run(experiment, env, initial_progress(experiment), [])
 
 
 def assert_same(first: Any, second: Any, *, bits: bool = True) -> None:

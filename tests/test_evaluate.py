@@ -13,18 +13,13 @@ from envs.half_cheetah_vel import HalfCheetahVel
 from envs.navigation import Navigation
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.algorithms.rl2 import RL2
-from metarl.evaluate import (
-    HELD_OUT_SEED,
-    by_episode,
-    estimate,
-    held_out_tasks,
-    interquartile_mean,
-    meta_test,
-)
+from metarl.episodes import by_episode
+from metarl.evaluate import HELD_OUT_SEED, held_out_tasks, meta_test
 from metarl.evaluate_run import Protocol
 from metarl.experiment import Experiment
 from metarl.policies import GaussianMLP, RecurrentPolicy
 from metarl.rollout import rollout
+from metarl.statistics import estimate, interquartile_mean
 from metarl.streams import stream
 from metarl.types import Params, TrajectoryBatch
 

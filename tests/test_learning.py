@@ -19,10 +19,10 @@ from metarl.algorithms.outer import PPO, TRPO, Gradient
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.evaluate import held_out_tasks, meta_test
-from metarl.evaluate_run import load_progress
 from metarl.experiment import Experiment, create_run
 from metarl.policies import GaussianMLP
 from metarl.run import execute
+from metarl.snapshot import load_progress
 
 POINT = Experiment(
     task=Navigation(horizon=20),

@@ -25,7 +25,7 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2, RL2Actor
 from metarl.experiment import Experiment, create_run
 from metarl.policies import GaussianMLP, RecurrentPolicy
-from metarl.run import capture, initial_progress
+from metarl.snapshot import capture, initial_progress
 from metarl.streams import stream
 from metarl.types import Previous
 
@@ -49,7 +49,7 @@ def make_run(experiment: Experiment, folder: Path) -> Path:
     """A run stopped before its first iteration."""
     run = create_run(experiment, folder, "tiny")
     env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
-    checkpoint.save_iteration(run / "checkpoints", 0, capture(initial_progress(experiment, env.spec), env))
+    checkpoint.save_iteration(run / "checkpoints", 0, capture(initial_progress(experiment), env))
     return run
 
 
@@ -87,7 +87,7 @@ def test_without_graphics_a_cheetah_is_refused_before_any_work(tmp_path: Path, n
 
 
 def test_recorded_poses_belong_to_the_episode_whose_return_is_shown() -> None:
-    state = initial_progress(CHEETAH, CHEETAH.task.spec).learner_state
+    state = initial_progress(CHEETAH).learner_state
     env = CHEETAH.make_env(1, 4, stream="video resets")
     before, between, after = video.record(CHEETAH, state, env, torch.tensor(-1.0), adapt_steps=2)
     step_seconds = 0.05
@@ -98,7 +98,7 @@ def test_recorded_poses_belong_to_the_episode_whose_return_is_shown() -> None:
 
 
 def test_the_film_shows_what_meta_testing_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    state, task = initial_progress(CHEETAH, CHEETAH.task.spec).learner_state, torch.tensor(1.0)
+    state, task = initial_progress(CHEETAH).learner_state, torch.tensor(1.0)
     envs = [CHEETAH.make_env(1, 4, stream="video resets") for _ in range(2)]
     shown = [episode.returns[-1] for episode in video.record(CHEETAH, state, envs[0], task, adapt_steps=2)]
     monkeypatch.setattr(evaluate, "stream", lambda *_, **__: stream(CHEETAH.seed, "video actions"))
@@ -108,7 +108,7 @@ def test_the_film_shows_what_meta_testing_measures(monkeypatch: pytest.MonkeyPat
 
 def test_a_path_ends_where_its_episode_does() -> None:
     experiment = replace(NAVIGATION, task=Navigation(variant="corner", horizon=10, max_step=0.2))
-    state = initial_progress(experiment, experiment.task.spec).learner_state
+    state = initial_progress(experiment).learner_state
     env = experiment.make_env(1, 4, stream="video resets")
     for _, states, _, _ in video.record(experiment, state, env, torch.tensor([2.0, -2.0]), adapt_steps=1):
         assert states.shape == (11, 2 + 2 + 1)
@@ -125,7 +125,7 @@ def test_episodes_are_named_after_what_came_before_them() -> None:
 
 
 def labels(experiment: Experiment, adapt_steps: int) -> list[str]:
-    state = initial_progress(experiment, experiment.task.spec).learner_state
+    state = initial_progress(experiment).learner_state
     (task,) = experiment.task.sample(1, stream(0, "tasks"))
     env = experiment.make_env(1, 1, stream="video resets")
     return [episode.label for episode in video.record(experiment, state, env, task, adapt_steps)]
@@ -144,7 +144,7 @@ def labels(experiment: Experiment, adapt_steps: int) -> list[str]:
 def test_a_trial_is_filmed_as_it_is_tested(monkeypatch: pytest.MonkeyPatch, task: TaskDistribution) -> None:
     monkeypatch.setattr(navigation, "GOAL_TOLERANCE", 0.15)
     experiment = replace(REMEMBERING, task=task)
-    state = initial_progress(experiment, task.spec).learner_state
+    state = initial_progress(experiment).learner_state
     (parameter,) = task.sample(1, stream(5, "tasks"))
     envs = [experiment.make_env(1, 1, stream="video resets") for _ in range(2)]
     episodes = video.record(experiment, state, envs[0], parameter, adapt_steps=6)
@@ -178,7 +178,7 @@ def test_memory_is_fed_what_happened_before_the_border_of_an_episode(monkeypatch
         return act(learner, actor, obs, previous, generator)
 
     monkeypatch.setattr(RL2, "act", spy)
-    state = initial_progress(MDP, MDP.task.spec).learner_state
+    state = initial_progress(MDP).learner_state
     (task,) = MDP.task.sample(1, stream(0, "tasks"))
     episodes = video.record(MDP, state, MDP.make_env(1, 1, stream="video resets"), task, adapt_steps=3)
     previous = Previous(*(torch.stack(x)[:, 0, 0] for x in zip(*fed, strict=True)))
@@ -270,7 +270,7 @@ def test_an_arm_is_recorded_and_stays_solved(own_cache: None, monkeypatch: pytes
     steps = itertools.count(1)
     drawer, horizon = type(SAWYER["drawer-open-v3"]), DRAWER.task.horizon
     monkeypatch.setattr(drawer, "success", lambda *_: torch.full((4,), next(steps) % horizon == 3))
-    state = initial_progress(DRAWER, DRAWER.task.spec).learner_state
+    state = initial_progress(DRAWER).learner_state
     env = DRAWER.make_env(1, 4, stream="video resets")
     before, after = video.record(DRAWER, state, env, DRAWER.task.published_tasks(1)[0], adapt_steps=1)
     np.testing.assert_array_equal(before.states[0], after.states[0])

@@ -1,0 +1,62 @@
+"""Returns and successes by episode: a batch holds the steps of several episodes of each world, one after the other."""
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from metarl.types import Metrics, TrajectoryBatch
+
+
+def returns(batches: list[TrajectoryBatch], episodes: int, labels: list[str]) -> Metrics:
+    """Mean undiscounted return of an episode as the learner adapts, its gain overall, and the success at the end.
+
+    Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
+    """
+    means = torch.stack([by_episode(batch, batch.reward, episodes).mean((0, 2)) for batch in batches])
+    success = by_episode(batches[-1], batches[-1].success.float(), episodes) > 0
+    if len(batches) > 1:
+        steps = means.mean(1).tolist()
+        metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(steps)}
+    else:
+        steps = means[0].tolist()
+        metrics = {"meta_train/return_trial": sum(steps)}
+        success = success[:, -1:]
+    metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = steps[0], steps[-1]
+    metrics["meta_train/adaptation_gain"] = steps[-1] - steps[0]
+    metrics["meta_train/success_post"] = success.float().mean().item()
+    return metrics | by_kind("meta_train/success", labels, success)
+
+
+def by_kind(tag: str, labels: list[str], x: Shaped[Tensor, "task ..."]) -> Metrics:
+    """The mean of ``x`` over the tasks of each kind, where there are several."""
+    kinds = sorted(set(labels)) if len(set(labels)) > 1 else []
+    return {f"{tag}/{kind}": float(x[[label == kind for label in labels]].float().mean()) for kind in kinds}
+
+
+def by_episode(
+    batch: TrajectoryBatch, x: Float[Tensor, "task env time"], episodes: int
+) -> Float[Tensor, "task episode env"]:
+    """The sum of ``x`` over the valid steps of each of the first ``episodes`` episodes of every world."""
+    episode, counted = _episode_of_step(batch, episodes)
+    sums = x.new_zeros(*x.shape[:2], episodes)
+    sums.scatter_add_(-1, episode, x.where(counted, 0.0))
+    return sums.transpose(1, 2)
+
+
+def solved_after(batch: TrajectoryBatch, episodes: int) -> Int[Tensor, "task episode env"]:
+    """Steps until the first success in each of the first ``episodes`` episodes of every world; 0 without one."""
+    episode, counted = _episode_of_step(batch, episodes)
+    never = batch.clock.max() + 2
+    steps = (batch.clock + 1).where(batch.success & counted, never)
+    first = never.expand(*steps.shape[:2], episodes).clone()
+    first.scatter_reduce_(-1, episode, steps, reduce="amin")
+    return first.where(first < never, 0).transpose(1, 2)
+
+
+def _episode_of_step(
+    batch: TrajectoryBatch, episodes: int
+) -> tuple[Int[Tensor, "task env time"], Bool[Tensor, "task env time"]]:
+    """Which episode a step belongs to, and whether it is a valid step of the first ``episodes``."""
+    ended = (batch.terminated | batch.truncated).long()
+    episode = ended.cumsum(-1) - ended
+    return episode.clamp(max=episodes - 1), batch.valid & (episode < episodes)
