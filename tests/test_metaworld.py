@@ -1,5 +1,6 @@
 """Meta-World, batched: its goals, benchmarks, kept starts, and worlds of several tasks stepped together."""
 
+import inspect
 import pickle
 from pathlib import Path
 
@@ -261,11 +262,13 @@ def test_starts_are_kept_on_disk_and_simulated_when_damaged(monkeypatch: pytest.
     (file,) = tmp_path.rglob("*.npz")
 
     def fail(*_: object) -> None:
-        raise AssertionError("simulated again")
+        raise AssertionError("simulated or hashed again")
 
     with monkeypatch.context() as patch:
         patch.setattr(resets, "_TABLES", {})
         patch.setattr(resets, "simulate", fail)
+        patch.setattr(inspect, "getsource", fail)
+        assert len({resets._path(other) for other in SAWYER.values()}) == 50  # of the code as it was imported
         read = resets.starts(task, vecs[::-1].copy())
     assert torch.equal(read.state["qpos"], simulated.state["qpos"].flip(0))
     assert torch.equal(read.observed, simulated.observed.flip(0))

@@ -2,7 +2,7 @@
 
 import torch
 
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
 from envs.metaworld.scene import Points, Scene
 
 
@@ -17,7 +17,7 @@ def caging(
     object_reach_radius: float = 0.0,
     desired_gripper_effort: float = 1.0,
     density: str = "",
-) -> Worlds:
+) -> Scalars:
     """Fingers around the object and closing (``_gripper_caging_reward`` of Meta-World's base class), 0 to 1.
 
     Args:
@@ -44,7 +44,7 @@ def caging(
     return gripped
 
 
-def caging_handle(scene: Scene, obj: Points, *, length: float, density: str) -> Worlds:
+def caging_handle(scene: Scene, obj: Points, *, length: float, density: str) -> Scalars:
     """The form of hammer and wrenches: along x a handle of that length [m] is held wherever the hand is, 0 to 1."""
     x = torch.where((obj - scene.hand)[:, 0].abs() < length / 2, scene.hand[:, 0], obj[:, 0])
     return caging(
@@ -58,7 +58,7 @@ def caging_handle(scene: Scene, obj: Points, *, length: float, density: str) -> 
     )
 
 
-def caging_by_sides(scene: Scene, obj: Points, *, obj_radius: float, xz_thresh: float, grip_margin: float) -> Worlds:
+def caging_by_sides(scene: Scene, obj: Points, *, obj_radius: float, xz_thresh: float, grip_margin: float) -> Scalars:
     """The form of sweep, sweep-into, soccer and push-back, which know left from right and not the effort, 0 to 1.
 
     Args:
@@ -69,7 +69,7 @@ def caging_by_sides(scene: Scene, obj: Points, *, obj_radius: float, xz_thresh: 
     return (caged + torch.where(caged > 0.95, gripped, 0.0)) / 2
 
 
-def between_pads(scene: Scene, obj: Points, obj_radius: float, upper: float = 0.05) -> Worlds:
+def between_pads(scene: Scene, obj: Points, obj_radius: float, upper: float = 0.05) -> Scalars:
     """Each pad on its side of the object, between ``obj_radius`` and ``upper`` [m] from it along y."""
     left, right = scene.left_pad[:, 1], scene.right_pad[:, 1]
     y = obj[:, 1]
@@ -80,7 +80,7 @@ def between_pads(scene: Scene, obj: Points, obj_radius: float, upper: float = 0.
     )
 
 
-def in_plane(scene: Scene, obj: Points, xz_thresh: float, obj_init: Points | None = None) -> Worlds:
+def in_plane(scene: Scene, obj: Points, xz_thresh: float, obj_init: Points | None = None) -> Scalars:
     """Tool center point and object together in the xz plane, on the scale of how far apart they began."""
     obj_init = scene.obj_init if obj_init is None else obj_init
     margin = norm((obj_init - scene.init_tcp)[:, ::2]) - xz_thresh

@@ -2,7 +2,7 @@
 
 import torch
 
-from envs.metaworld.rewards import Flags, Worlds, distance, lifting, norm, peaked
+from envs.metaworld.rewards import Flags, Scalars, distance, lifting, norm, peaked
 from envs.metaworld.sawyer import Terms
 from envs.metaworld.scene import Points, Scene
 
@@ -21,7 +21,7 @@ def approach(
     close: float = 0.05,
     climb: float = 2.0,
     start_height: float | None = None,
-) -> Worlds:
+) -> Scalars:
     """Version 1's reward for the hand's way to the object: above it first, then down, then close.
 
     Args:
@@ -43,9 +43,9 @@ def pick_and_place_v1(
     lift: float,
     *,
     climb: float = 2.0,
-    height: Worlds | None = None,
-    base: Worlds | float = 0.0,
-    remaining: Worlds | None = None,
+    height: Scalars | None = None,
+    base: Scalars | float = 0.0,
+    remaining: Scalars | None = None,
 ) -> Terms:
     """Version 1 of the tasks that reach for an object, lift it by ``lift`` [m] and carry it to the target.
 
@@ -64,5 +64,4 @@ def pick_and_place_v1(
     reward = approach(scene, obj, climb=climb)
     reward = reward + lifting(z - base, height - base, top - base, lifted=lifted, held=held)
     reward = reward + torch.where(lifted & held, peaked(farthest - remaining, remaining), 0.0)
-    nothing = torch.zeros_like(reward)
-    return Terms(reward, nothing, to_target, nothing, nothing)
+    return Terms(reward, obj_to_target=to_target)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from envs.metaworld import simulation
-from envs.metaworld.sawyer import SawyerTask
+from envs.metaworld.sawyer import SAWYER, SawyerTask
 from envs.metaworld.scene import FIELDS, Names, Scene
 from envs.metaworld.simulation import Simulation, compile_model
 
@@ -76,16 +76,9 @@ def simulate(task: SawyerTask, vec: NDArray[np.float64]) -> Start:
     found = {name: np.array(getattr(sim.data, name)) for name in STATE}
     fields = {name: torch.from_numpy(getattr(sim.data, name))[None] for name in FIELDS}
     scene = Scene(Names(sim.model, fields), {}, torch.zeros(1, 4, dtype=torch.float64))
-    found[OBSERVED] = observed(task, scene)[0].numpy()
+    found[OBSERVED] = task.observed(scene)[0].numpy()
     found[MODEL] = sim.model.body_pos.copy()
     return found | {EPISODE + name: np.asarray(value, dtype=np.float64) for name, value in episode.items()}
-
-
-def observed(task: SawyerTask, scene: Scene) -> Tensor:
-    """Hand, gripper opening and objects [world 18], before clipping."""
-    objects = task.objects(scene)
-    parts = [scene.raw_hand, scene.opened[:, None], objects]
-    return torch.nn.functional.pad(torch.cat(parts, dim=-1), (0, 14 - objects.shape[-1]))
 
 
 _TABLES: dict[str, dict[bytes, Start]] = {}
@@ -105,8 +98,18 @@ def _versions() -> str:
 
 def _path(task: SawyerTask) -> Path:
     """A file a task; the name also holds a digest of the code that a state comes from."""
-    code = "".join(inspect.getsource(module) for module in (sys.modules[type(task).__module__], simulation))
-    return cache_folder() / f"{task.name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.npz"
+    return cache_folder() / f"{task.name}-{_digest(type(task).__module__)}.npz"
+
+
+@cache
+def _digest(module: str) -> str:
+    names = (module, SawyerTask.__module__, Scene.__module__, simulation.__name__)
+    code = "".join(inspect.getsource(sys.modules[name]) for name in names)
+    return hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+for _task in SAWYER.values():  # now, as imported: a file may be edited while a run goes on
+    _digest(type(_task).__module__)
 
 
 def _read(task: SawyerTask) -> dict[bytes, Start]:

@@ -10,31 +10,30 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Flags, Numbers, Worlds
+from envs.metaworld.rewards import Flags, Scalars
 from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector
+from envs.metaworld.simulation import Simulation, Vector, flat_distance
 
 SAWYER: dict[str, "SawyerTask"] = {}
 """Every Meta-World task by its name, e.g. ``reach-v3``."""
 
 
 class Terms(NamedTuple):
-    """What Meta-World's ``info`` tells of a step, world by world."""
+    """What Meta-World's ``info`` tells of a step, world by world; a number is that of all worlds."""
 
-    reward: Worlds
-    near: Worlds
-    """Distance that decides ``near_object`` [m]."""
-    obj_to_target: Worlds
-    """Distance that decides success [m, or rad]."""
-    grasp_reward: Worlds
-    in_place_reward: Worlds
-    remaining: Worlds | None = None
-    """What decides success where ``obj_to_target`` does not [m, or rad]."""
+    reward: Scalars
+    near: Scalars | float = 0.0
+    """What decides ``near_object``: a distance [m], or a factor of the reward."""
+    obj_to_target: Scalars | float = 0.0
+    """Distance that decides success [m]."""
+    grasp_reward: Scalars | float = 0.0
+    in_place_reward: Scalars | float = 0.0
     solved: Flags | None = None
-    """Whether the task is solved, where no distance decides."""
+    """Whether the task is solved, where ``obj_to_target`` does not decide."""
 
 
 class SawyerTask(ABC):
@@ -53,13 +52,13 @@ class SawyerTask(ABC):
     vec_low: ClassVar[Sequence[float]]
     """Lower corner of the box that the random vector (Meta-World's ``rand_vec``) is drawn from."""
     vec_high: ClassVar[Sequence[float]]
+    min_distance: ClassVar[float] = 0.0
+    """How far apart on the table the two places of the random vector have to be [m]."""
     goal_low: ClassVar[Sequence[float] | None] = None
     """Lower corner of the goal as observed; None: the hand's."""
     goal_high: ClassVar[Sequence[float] | None] = None
     success_radius: ClassVar[float] = 0.05
     """Solved where ``obj_to_target`` is at most this."""
-    near_radius: ClassVar[float] = 0.03
-    """``near_object`` where ``near`` is at most this."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,7 +67,7 @@ class SawyerTask(ABC):
 
     def accepts(self, vec: Vector) -> bool:
         """Whether a drawn random vector is used; others are drawn again."""
-        return True
+        return not self.min_distance or flat_distance(vec, vec[3:]) >= self.min_distance
 
     @abstractmethod
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
@@ -82,6 +81,12 @@ class SawyerTask(ABC):
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         """What is observed beyond hand and gripper: position and quaternion of each object, at most 14 numbers."""
 
+    def observed(self, scene: Scene) -> Float[Tensor, "world 18"]:
+        """Hand, gripper opening and objects, before clipping."""
+        objects = self.objects(scene)
+        parts = [scene.raw_hand, scene.opened[:, None], objects]
+        return torch.nn.functional.pad(torch.cat(parts, dim=-1), (0, 14 - objects.shape[-1]))
+
     @abstractmethod
     def reward(self, scene: Scene, obj: Points) -> Terms:
         """The reward of version 2, 0 to 10, and its terms; ``obj`` = observation[4:7]."""
@@ -94,11 +99,8 @@ class SawyerTask(ABC):
         """Whether the task is solved in this step."""
         if terms.solved is not None:
             return terms.solved
-        remaining = terms.obj_to_target if terms.remaining is None else terms.remaining
-        return remaining <= self.success_radius
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near <= self.near_radius
+        assert isinstance(terms.obj_to_target, Tensor), f"{self.name}: neither a distance nor a flag decides success"
+        return terms.obj_to_target <= self.success_radius
 
 
 def concatenate(*parts: Sequence[float] | Vector | float) -> Vector:

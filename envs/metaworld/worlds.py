@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.api import BadField, find_engine
-from envs.metaworld.resets import STATE, observed, starts
+from envs.metaworld.resets import STATE, starts
 from envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
 from envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
 from envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
@@ -107,7 +107,7 @@ class TaskWorlds:
     def observe(self) -> Scene:
         """Observes where the step led, and returns it as the reward sees it."""
         scene = Scene(self._names, self.episode, self._action)
-        frame = observed(self.task, scene)
+        frame = self.task.observed(scene)
         goal = scene.target if self._show_goal else torch.zeros_like(scene.raw_hand)
         self.obs = torch.cat([frame, self.frame, goal], dim=-1).clamp(self._obs_low, self._obs_high)
         self.frame = frame

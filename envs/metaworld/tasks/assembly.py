@@ -12,8 +12,7 @@ from envs.metaworld.caging import caging_handle
 from envs.metaworld.picking import approach
 from envs.metaworld.rewards import (
     Flags,
-    Numbers,
-    Worlds,
+    Scalars,
     close_quaternion,
     distance,
     funnel,
@@ -24,7 +23,7 @@ from envs.metaworld.rewards import (
 )
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import Simulation, Vector, single
 from envs.physics import constant
 
 FLAT = (0.707, 0.0, 0.0, 0.707)  # quaternion of the wrench as it lies at first
@@ -34,17 +33,15 @@ class Wrench(SawyerTask):
     """Its handle is what is observed and held; the ring's center is the origin of its body."""
 
     model = "sawyer_assembly_peg"
+    min_distance = 0.1
     density: ClassVar[str]
     """Of the reward for grasping (:func:`envs.metaworld.caging.caging`)."""
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.1
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         return torch.cat([scene.site("RoundNut-8"), scene.body_quat("RoundNut")], dim=-1)
 
     @abstractmethod
-    def in_place(self, scene: Scene) -> Worlds:
+    def in_place(self, scene: Scene) -> Scalars:
         """How well the ring is placed, 0 to 1."""
 
     @abstractmethod
@@ -56,10 +53,7 @@ class Wrench(SawyerTask):
         flat = close_quaternion(scene.body_quat("RoundNut"), FLAT)
         in_place, solved = self.in_place(scene), self.solved(scene)
         reward = torch.where(solved, 10.0, (2 * grasped + 6 * in_place) * flat)
-        return Terms(reward, flat, torch.zeros_like(flat), grasped, in_place, solved=solved)
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near  # Meta-World reports how flat the wrench lies
+        return Terms(reward, flat, 0.0, grasped, in_place, solved)
 
 
 class Assembly(Wrench):
@@ -82,7 +76,7 @@ class Assembly(Wrench):
         error = scene.target - scene.site("RoundNut")
         return (norm(error[:, :2]) < 0.02) & (error[:, 2] > 0)
 
-    def in_place(self, scene: Scene) -> Worlds:
+    def in_place(self, scene: Scene) -> Scalars:
         """The ring is to move along a funnel around the peg, whose bottom is wider once the task is solved."""
         ring = scene.site("RoundNut")
         aside, z = (scene.target - ring)[:, :2], ring[:, 2]
@@ -108,8 +102,7 @@ class Assembly(Wrench):
         reward = approach(scene, obj, beside=0.04, close=0.04, climb=1.0)
         reward = reward + lifting(z, rest, goal, lifted=lifted, held=to_obj < 0.04)
         reward = reward + torch.where(lifted, placing, 0.0)
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing, nothing, nothing, nothing, solved=around & (below <= 0.04))
+        return Terms(reward, solved=around & (below <= 0.04))
 
 
 class Disassemble(Wrench):
@@ -132,7 +125,7 @@ class Disassemble(Wrench):
     def solved(self, scene: Scene) -> Flags:
         return scene.site("RoundNut-8")[:, 2] > scene.target[:, 2]
 
-    def in_place(self, scene: Scene) -> Worlds:
+    def in_place(self, scene: Scene) -> Scalars:
         ring = scene.site("RoundNut")
         to_target = distance(scene.target + constant(ring, (0.0, 0.0, 0.1)), ring)
         return 0.1 * (ring[:, 2] > 0.02).to(ring) + 0.9 * long_tail(to_target, 0.02, 0.2)
@@ -148,5 +141,4 @@ class Disassemble(Wrench):
         off = ((scene.body("RoundNut") - scene.obj_init)[:, :2].abs() > 0.05).any(-1)
         reward = torch.where(off, 100 * goal, reward)
         placing = torch.where(lifted & (to_obj < 0.03), peaked(farthest - remaining, remaining), 0.0)
-        nothing = torch.zeros_like(reward)
-        return Terms(reward + placing, nothing, nothing, nothing, nothing, solved=self.solved(scene))
+        return Terms(reward + placing, solved=self.solved(scene))

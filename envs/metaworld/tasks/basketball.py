@@ -9,7 +9,7 @@ from envs.metaworld.picking import in_hand, pick_and_place_v1
 from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import Simulation, Vector, single
 from envs.physics import constant
 
 
@@ -24,10 +24,7 @@ class Basketball(SawyerTask):
     goal_low = (-0.1, 0.85 - 0.083, 0.2499)
     goal_high = (0.1, 0.9 + 1e-7 - 0.083, 0.2501)
     success_radius = 0.08
-    near_radius = 0.05
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         ball = concatenate(vec[:2], single(0.03))

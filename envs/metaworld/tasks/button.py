@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -18,7 +19,6 @@ class Button(SawyerTask):
     """A button that is to be pushed into its hole along one axis."""
 
     hand_init = single(0, 0.4, 0.2)
-    near_radius = 0.05
     axis: ClassVar[int]
     face: ClassVar[tuple[float, float, float]]
     """Where the button is touched, seen from its body [m]."""
@@ -47,21 +47,19 @@ class Button(SawyerTask):
         return Terms(self.combine(scene.opened, to_obj, near, pressed), to_obj, to_target, near, pressed)
 
     @abstractmethod
-    def combine(self, opened: Worlds, to_obj: Worlds, near: Worlds, pressed: Worlds) -> Worlds:
+    def combine(self, opened: Scalars, to_obj: Scalars, near: Scalars, pressed: Scalars) -> Scalars:
         """The reward of version 2: gripper opening, distance to the button [m], rewards for reaching and pressing."""
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, self.finger(scene))
         to_target = (scene.target - obj)[:, self.axis].abs()
-        nothing = torch.zeros_like(to_obj)
-        reward = torch.where(to_obj < 0.05, peaked(self.farthest(scene) - to_target, to_target), 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, self.farthest(scene))
 
     def finger(self, scene: Scene) -> Points:
         """What presses, to version 1."""
         return scene.tcp
 
-    def farthest(self, scene: Scene) -> Worlds | float:
+    def farthest(self, scene: Scene) -> Scalars | float:
         """The way the button has to go, to version 1 [m]."""
         return scene.episode["travel"]
 
@@ -76,7 +74,7 @@ class ButtonPressTopdown(Button):
     axis, face = 2, (0.0, 0.0, 0.193)
     success_radius = 0.024
 
-    def combine(self, opened: Worlds, to_obj: Worlds, near: Worlds, pressed: Worlds) -> Worlds:
+    def combine(self, opened: Scalars, to_obj: Scalars, near: Scalars, pressed: Scalars) -> Scalars:
         return 5 * hamacher_product(1 - opened, near) + torch.where(to_obj <= 0.03, 5 * pressed, 0.0)
 
 
@@ -101,7 +99,7 @@ class ButtonPress(Button):
     def release(self, sim: Simulation) -> None:
         sim.set_object(0.0, qvel=slice(9, 10))
 
-    def combine(self, opened: Worlds, to_obj: Worlds, near: Worlds, pressed: Worlds) -> Worlds:
+    def combine(self, opened: Scalars, to_obj: Scalars, near: Scalars, pressed: Scalars) -> Scalars:
         return 2 * hamacher_product(opened, near) + torch.where(to_obj <= 0.05, 8 * pressed, 0.0)
 
     def finger(self, scene: Scene) -> Points:
@@ -118,9 +116,9 @@ class ButtonPressWall(ButtonPress):
     reached = 0.01
     success_radius = 0.03
 
-    def combine(self, opened: Worlds, to_obj: Worlds, near: Worlds, pressed: Worlds) -> Worlds:
+    def combine(self, opened: Scalars, to_obj: Scalars, near: Scalars, pressed: Scalars) -> Scalars:
         coming = 2 * hamacher_product((1 - opened) / 2, near)
         return torch.where(to_obj > 0.07, coming, 2 + 2 * (1 + opened) + 4 * pressed.square())
 
-    def farthest(self, scene: Scene) -> Worlds | float:
+    def farthest(self, scene: Scene) -> Scalars | float:
         return 0.0  # Meta-World measures the way along z, where there is none

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.metaworld.caging import caging
-from envs.metaworld.pushing import advance, flat, push_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import flat, move, push_v1, reach_and_move_v1
+from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.metaworld.simulation import Simulation, Vector
 from envs.physics import constant
 
 UNDER_SPOUT = np.array([0.0, -0.22, 0.0])  # seen from the machine
@@ -34,7 +34,6 @@ class CoffeeButton(Coffee):
     vec_high = (0.1, 0.9, 0.001)
     goal_low, goal_high = (-0.101, 0.61, 0.298), (0.101, 0.71, 0.302)
     success_radius = 0.02
-    near_radius = 0.05
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         sim.move_body("coffee_machine", vec)
@@ -57,18 +56,14 @@ class CoffeeButton(Coffee):
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.site("leftEndEffector"))  # Meta-World asks for this finger alone
         to_target = (obj - scene.target)[:, 1].abs()
-        pressing = peaked(scene.episode["farthest"] - to_target, to_target)
-        nothing = torch.zeros_like(to_obj)
-        return Terms(torch.where(to_obj < 0.05, pressing, 0.0) - to_obj, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, scene.episode["farthest"])
 
 
 class Mug(Coffee):
     """The mug is to be brought from one place to another; the machine stands over one of them."""
 
     success_radius = 0.07
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     @abstractmethod
     def spout(self, vec: Vector) -> Vector:
@@ -131,6 +126,6 @@ class CoffeePull(Mug):
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         aside = norm(torch.cat([obj[:, :2], scene.init_tcp[:, 2:]], dim=-1))
-        reward = advance(scene, obj, flat(obj, scene.target)) - aside
-        nothing = torch.zeros_like(aside)
-        return Terms(reward, nothing, distance(obj, scene.target), nothing, nothing)
+        farthest = flat(scene.obj_init, scene.target)
+        reward = move(distance(scene.tcp, obj), flat(obj, scene.target), farthest) - aside
+        return Terms(reward, obj_to_target=distance(obj, scene.target))

@@ -9,8 +9,7 @@ from envs.metaworld.caging import caging
 from envs.metaworld.picking import approach, pick_and_place_v1
 from envs.metaworld.rewards import (
     Flags,
-    Numbers,
-    Worlds,
+    Scalars,
     close_quaternion,
     distance,
     funnel,
@@ -22,7 +21,7 @@ from envs.metaworld.rewards import (
 )
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import FRAME_SKIP, Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import FRAME_SKIP, Simulation, Vector, single
 from envs.physics import constant
 
 
@@ -69,14 +68,11 @@ class BinPicking(SawyerTask):
         return Terms(reward, to_hand, to_target, grasped, in_place)
 
     @staticmethod
-    def _above_floor(scene: Scene) -> Worlds:
+    def _above_floor(scene: Scene) -> Scalars:
         """1 where the hand is inside one of two funnels, over the cube's first place and over the goal."""
         radii = (norm((scene.hand - center)[:, :2]) for center in (scene.obj_init, scene.target))
         floor = torch.minimum(*(funnel(radius, 0.03, slope=0.02, height=0.2) for radius in radii))
         return long_tail((floor - scene.hand[:, 2]).clamp(min=0.0), 0.01, 0.05)
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near < 0.04
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         z, rest = obj[:, 2], scene.obj_init[:, 2]
@@ -90,8 +86,7 @@ class BinPicking(SawyerTask):
         reward = approach(scene, obj, beside=0.06, climb=1.0)
         reward = reward + lifting(z, rest, top, lifted=lifted, held=held) + torch.where(lifted & held, carrying, 0.0)
         reward = torch.where(over_bin & (z < rest + 0.05), letting_go + placing, reward)
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, torch.full_like(reward, torch.inf), to_target, nothing, nothing)
+        return Terms(reward, torch.inf, to_target)
 
 
 class BoxClose(SawyerTask):
@@ -103,9 +98,7 @@ class BoxClose(SawyerTask):
     vec_low = (-0.05, 0.5, 0.02, -0.1, 0.7, 0.133)  # lid, goal
     vec_high = (0.05, 0.55, 0.02, 0.1, 0.8, 0.133)
     goal_low, goal_high = (-0.1, 0.7, 0.133), (0.1, 0.8, 0.133)
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.25
+    min_distance = 0.25
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         lid = concatenate(vec[:2], single(0.02))
@@ -128,10 +121,10 @@ class BoxClose(SawyerTask):
         reward = 2.0 * hamacher_product(effort, ready) + 8.0 * in_place
         reward = torch.where(distance(obj, scene.target) < 0.08, 10.0, reward)
         reward = reward * close_quaternion(scene.body_quat("top_link"), (0.707, 0.0, 0.0, 0.707), margin=0.2)
-        return Terms(reward, ready, torch.zeros_like(reward), effort, in_place)
+        return Terms(reward, ready, 0.0, effort, in_place)
 
     @staticmethod
-    def _ready(hand: Points, grip: Points) -> Worlds:
+    def _ready(hand: Points, grip: Points) -> Scalars:
         """Hand at the lid's handle, having come from above: a funnel around the handle is its floor."""
         floor = funnel(norm((hand - grip)[:, :2]), 0.02, slope=0.04, height=0.4)
         above = long_tail((floor - hand[:, 2]).clamp(min=0.0), 0.01, floor / 2.0)
@@ -139,10 +132,7 @@ class BoxClose(SawyerTask):
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         terms = pick_and_place_v1(scene, obj, 0.12, height=scene.episode["handle_height"])
-        return terms._replace(obj_to_target=torch.zeros_like(terms.reward))
+        return terms._replace(obj_to_target=0.0)
 
     def success(self, scene: Scene, terms: Terms) -> Flags:
         return distance(scene.body("top_link"), scene.target) < 0.08
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near  # Meta-World reports how ready the hand is

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -26,7 +27,6 @@ class DialTurn(SawyerTask):
     vec_high = (0.1, 0.8, 0.0)
     goal_low, goal_high = (-0.1, 0.73, 0.0299), (0.1, 0.83, 0.0301)
     success_radius = 0.07
-    near_radius = 0.01
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         sim.move_body("dial", vec)
@@ -49,7 +49,4 @@ class DialTurn(SawyerTask):
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.tcp)
         to_target = (obj[:, 1] - scene.target[:, 1]).abs()
-        nothing = torch.zeros_like(to_obj)
-        turning = peaked(GOAL[1] - to_target, to_target, width=0.001)
-        reward = torch.where(to_obj < 0.05, turning, 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, GOAL[1], width=0.001)

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.metaworld.pushing import flat, reach_and_move_v1
 from envs.metaworld.rewards import (
-    Numbers,
-    Worlds,
+    Flags,
+    Scalars,
     distance,
     funnel,
     gaussian,
     hamacher_product,
     long_tail,
     norm,
-    peaked,
 )
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
@@ -47,15 +47,7 @@ class Door(SawyerTask):
         return torch.cat([scene.geom("handle"), quaternion_of(scene.geom_matrix("handle"))], dim=-1)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        to_obj = distance(obj, scene.tcp)
-        to_target = norm((obj - scene.target)[:, :2])
-        nothing = torch.zeros_like(to_obj)
-        swing = peaked(scene.episode["farthest"] - to_target, to_target)
-        reward = torch.where(to_obj < 0.05, swing, 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near  # Meta-World reports a reward or 0 here
+        return reach_and_move_v1(distance(obj, scene.tcp), flat(obj, scene.target), scene.episode["farthest"])
 
 
 class DoorOpen(Door):
@@ -69,21 +61,18 @@ class DoorOpen(Door):
     def reward(self, scene: Scene, obj: Points) -> Terms:
         effort = (scene.gripper_effort.clamp(-1.0, 1.0) + 1.0) / 2.0
         ready, opened = self._ready(scene.hand, obj), self._opened(scene.joint("doorjoint"))
-        remaining = self._remaining(scene, obj)
-        reward = 2 * hamacher_product(ready, effort) + 8 * opened
-        reward = torch.where(remaining <= self.success_radius, 10.0, reward)
-        return Terms(reward, ready, torch.zeros_like(reward), effort, opened, remaining)
+        solved = self._solved(scene, obj)
+        reward = torch.where(solved, 10.0, 2 * hamacher_product(ready, effort) + 8 * opened)
+        return Terms(reward, ready, 0.0, effort, opened, solved)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        terms = super().reward_v1(scene, obj)
-        return terms._replace(obj_to_target=torch.zeros_like(terms.reward), remaining=self._remaining(scene, obj))
+        return super().reward_v1(scene, obj)._replace(obj_to_target=0.0, solved=self._solved(scene, obj))
+
+    def _solved(self, scene: Scene, obj: Points) -> Flags:
+        return (obj - scene.target)[:, 0].abs() <= self.success_radius
 
     @staticmethod
-    def _remaining(scene: Scene, obj: Points) -> Worlds:
-        return (obj - scene.target)[:, 0].abs()
-
-    @staticmethod
-    def _ready(hand: Points, obj: Points) -> Worlds:
+    def _ready(hand: Points, obj: Points) -> Scalars:
         """Hand between handle and door, having come from above: a funnel around the handle is its floor."""
         threshold = 0.12
         radius = norm((hand - obj + constant(obj, (0.05, 0.0, 0.0)))[:, :2])
@@ -93,7 +82,7 @@ class DoorOpen(Door):
         return hamacher_product(above, in_place)
 
     @staticmethod
-    def _opened(hinge: Worlds) -> Worlds:
+    def _opened(hinge: Scalars) -> Scalars:
         """0.2 for having moved the door at all, 0.8 for how far it is open."""
         moved = (hinge < -math.pi / 90).to(hinge)
         return 0.2 * moved + 0.8 * long_tail(math.pi * 2 / 3 + hinge, 0.5, math.pi / 3)
@@ -114,9 +103,7 @@ class DoorClose(Door):
         margin = norm(obj - constant(obj, self.hand_init)) + 0.1
         hand_in_place = gaussian(distance(scene.tcp, scene.target), 0.25 * 0.05, margin)
         reward = torch.where(to_target < 0.05, 10.0, 3 * hand_in_place + 6 * in_place)
-        one = torch.ones_like(reward)
-        return Terms(reward, torch.zeros_like(reward), to_target, one, hand_in_place)
+        return Terms(reward, 0.0, to_target, 1.0, hand_in_place)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        terms = super().reward_v1(scene, obj)
-        return terms._replace(grasp_reward=torch.ones_like(terms.reward))
+        return super().reward_v1(scene, obj)._replace(grasp_reward=1.0)

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -29,9 +30,7 @@ class Drawer(SawyerTask):
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.tcp)
         to_target = (obj[:, 1] - scene.target[:, 1]).abs()
-        nothing = torch.zeros_like(to_obj)
-        reward = torch.where(to_obj < 0.05, peaked(self.travel - to_target, to_target), 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, self.travel)
 
 
 class DrawerOpen(Drawer):
@@ -61,7 +60,6 @@ class DrawerClose(Drawer):
 
     name = "drawer-close-v3"
     success_radius = 0.05 + 0.015
-    near_radius = 0.01
     travel = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, gaussian, long_tail, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import distance, gaussian, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
@@ -25,7 +26,6 @@ class Faucet(SawyerTask):
     hand_low = (-0.5, 0.40, -0.15)
     hand_init = (0.0, 0.4, 0.2)
     success_radius = 0.07
-    near_radius = 0.01
     side: ClassVar[float]
     """1: towards +x, -1: towards -x."""
     handle: ClassVar[str]
@@ -50,10 +50,7 @@ class Faucet(SawyerTask):
         return Terms(reward, to_obj, to_target, reach, in_place)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
-        nothing = torch.zeros_like(to_obj)
-        reward = torch.where(to_obj < 0.05, peaked(TURN - to_target, to_target), 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(distance(obj, scene.tcp), distance(obj, scene.target), TURN)
 
 
 class FaucetOpen(Faucet):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from envs.metaworld.caging import caging_handle
 from envs.metaworld.picking import approach
-from envs.metaworld.rewards import Flags, Numbers, close_quaternion, distance, lifting, long_tail, peaked
+from envs.metaworld.rewards import Flags, close_quaternion, distance, lifting, long_tail, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
@@ -43,7 +43,7 @@ class Hammer(SawyerTask):
         head = obj + constant(obj, HEAD)
         in_place = 0.1 * (head[:, 2] > 0.02).to(obj) + 0.9 * long_tail(distance(head, scene.target), 0.02, 0.2)
         reward = (2 * grasped + 6 * in_place) * lying
-        terms = Terms(reward, lying, torch.zeros_like(lying), grasped, in_place)
+        terms = Terms(reward, lying, 0.0, grasped, in_place)
         return terms._replace(reward=torch.where(self.success(scene, terms) & (reward > 5), 10.0, reward))
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
@@ -53,12 +53,7 @@ class Hammer(SawyerTask):
         farthest = LIFT + goal + (scene.obj_init - scene.target)[:, 1].abs()
         lifted, held = z >= goal - 0.01, distance(obj, scene.tcp) < 0.1
         hitting = torch.where(lifted & held, peaked(farthest - remaining, remaining), 0.0)
-        reward = approach(scene, obj, beside=math.inf) + lifting(z, rest, goal, lifted=lifted, held=held) + hitting
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing, nothing, nothing, nothing)
+        return Terms(approach(scene, obj, beside=math.inf) + lifting(z, rest, goal, lifted=lifted, held=held) + hitting)
 
     def success(self, scene: Scene, terms: Terms) -> Flags:
         return scene.joint("NailSlideJoint") > 0.09
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near  # Meta-World reports how level the hammer lies

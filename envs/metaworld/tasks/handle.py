@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.metaworld.caging import caging
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector
@@ -17,14 +18,10 @@ AHEAD, SIDEWAYS = "sawyer_handle_press", "sawyer_handle_press_sideways"
 class Handle(SawyerTask):
     """What pressing and pulling share."""
 
-    near_radius = 0.05
-
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj = distance(obj, scene.site("leftEndEffector"))
         to_target = (obj[:, 2] - scene.target[:, 2]).abs()
-        nothing = torch.zeros_like(to_obj)
-        moving = peaked(scene.episode["farthest"] - to_target, to_target)
-        return Terms(torch.where(to_obj < 0.05, moving, 0.0) - to_obj, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, scene.episode["farthest"])
 
 
 def place(sim: Simulation, vec: Vector, height: float) -> None:
@@ -127,7 +124,7 @@ class HandlePullSide(Handle):
 
 
 def pulling(
-    scene: Scene, obj: Points, to_target: Worlds, grasped: Worlds, in_place: Worlds, pulled: Bool[Tensor, " world"]
+    scene: Scene, obj: Points, to_target: Scalars, grasped: Scalars, in_place: Scalars, pulled: Bool[Tensor, " world"]
 ) -> Terms:
     """Version 2 of both: grasp and goal, more of it where the handle moves, all of it within 5 cm."""
     to_obj = distance(obj, scene.tcp)

@@ -6,17 +6,17 @@ from torch import Tensor
 
 from envs.metaworld.caging import caging
 from envs.metaworld.picking import pick_and_place_v1
-from envs.metaworld.rewards import Worlds, distance, funnel, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import Scalars, distance, funnel, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import Simulation, Vector, single
 
 
 class HoleTask(SawyerTask):
     """An object and a goal, one of them in the hole."""
 
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         return torch.cat([scene.body("obj"), scene.body_quat("obj")], dim=-1)
@@ -57,7 +57,7 @@ class PickOutOfHole(HoleTask):
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
     @staticmethod
-    def _above_floor(scene: Scene) -> Worlds:
+    def _above_floor(scene: Scene) -> Scalars:
         """1 where the fingers are inside a funnel over the hole."""
         floor = funnel(norm((scene.tcp - scene.obj_init)[:, :2]), 0.03, slope=0.015, height=0.15)
         return long_tail((floor - scene.tcp[:, 2]).clamp(min=0.0), 0.01, 0.02)
@@ -95,6 +95,5 @@ class HandInsert(HoleTask):
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         aside, depth = norm((scene.tcp - scene.target)[:, :2]), (scene.tcp - scene.target)[:, 2].abs()
         farthest = (float(self.hand_init[2]) - scene.target[:, 2]).abs()
-        reward = torch.where(aside < 0.05, peaked(farthest - depth, depth), 0.0) - aside
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing, distance(scene.obj_init, scene.target), nothing, nothing)
+        terms = reach_and_move_v1(aside, depth, farthest)
+        return terms._replace(obj_to_target=distance(scene.obj_init, scene.target))

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Numbers, distance, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -46,13 +47,10 @@ class LeverPull(SawyerTask):
         in_place = long_tail(distance(obj, scene.target), 0.04, math.hypot(ARM, ARM))
         angle_left = (-scene.joint("LeverAxis") - math.pi / 2).abs()
         raised = long_tail(angle_left, math.pi / 48, math.pi / 2 - math.pi / 12)
-        return Terms(10 * hamacher_product(ready, in_place), to_lever, to_lever, ready, raised, angle_left)
+        solved = angle_left <= self.success_radius
+        return Terms(10 * hamacher_product(ready, in_place), to_lever, to_lever, ready, raised, solved)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
-        nothing = torch.zeros_like(to_obj)
-        reward = torch.where(to_obj < 0.05, peaked(math.hypot(*UPRIGHT) - to_target, to_target), 0.0) - to_obj
-        return Terms(reward, nothing, nothing, nothing, nothing, to_target)
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near < self.near_radius
+        terms = reach_and_move_v1(to_obj, to_target, math.hypot(*UPRIGHT))
+        return terms._replace(obj_to_target=0.0, solved=to_target <= self.success_radius)

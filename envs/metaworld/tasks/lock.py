@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -26,7 +27,6 @@ class Lock(SawyerTask):
     vec_low = (-0.1, 0.8, 0.15)  # door
     vec_high = (0.1, 0.85, 0.15)
     success_radius = 0.02
-    near_radius = 0.05
     tip: ClassVar[str]
     axis: ClassVar[int]
     to_goal: ClassVar[tuple[float, float, float]]
@@ -37,12 +37,9 @@ class Lock(SawyerTask):
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_obj, to_target = distance(obj, scene.tcp), distance(obj, scene.target)
-        nothing = torch.zeros_like(to_obj)
-        turned = peaked(math.hypot(*self.to_goal) - to_target, to_target)
-        reward = torch.where(to_obj < 0.05, turned, 0.0) - to_obj
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, math.hypot(*self.to_goal))
 
-    def turned(self, scene: Scene, obj: Points) -> tuple[Worlds, Worlds]:
+    def turned(self, scene: Scene, obj: Points) -> tuple[Scalars, Scalars]:
         """Distance to the goal along the axis [m], and the reward for it."""
         to_target = (scene.target - obj)[:, self.axis].abs()
         return to_target, long_tail(to_target, 0.005, 0.1)

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from envs.metaworld.caging import caging
 from envs.metaworld.picking import approach, in_hand, pick_and_place_v1
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm, peaked, rectangular_prism
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm, peaked, rectangular_prism
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.metaworld.simulation import Simulation, Vector
 from envs.physics import constant
 
 HOLE = (0.03, 0.0, 0.13)  # m from the block to its hole
@@ -27,9 +27,7 @@ class PegInsertSide(SawyerTask):
     goal_low = (-0.35 + 0.03, 0.4, -0.001 + 0.13)
     goal_high = (-0.25 + 0.03, 0.7, 0.001 + 0.13)
     success_radius = 0.07
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.1
+    min_distance = 0.1
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         head = sim.site("pegHead")  # where the model has the peg, not where it is about to be
@@ -57,7 +55,7 @@ class PegInsertSide(SawyerTask):
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
     @staticmethod
-    def _clear(scene: Scene, head: Points, box: int) -> Worlds:
+    def _clear(scene: Scene, head: Points, box: int) -> Scalars:
         """Less than 1 where the peg's head is in front of the block but below (1) or above (2) its hole."""
         zero = scene.site(f"bottom_right_corner_collision_box_{box}")
         return rectangular_prism(head, zero, scene.site(f"top_left_corner_collision_box_{box}"))
@@ -110,5 +108,4 @@ class PegUnplugSide(SawyerTask):
         pulling = peaked(distance(scene.target, scene.obj_init) - to_target, to_target)
         reached = distance(obj, scene.tcp) < 0.05
         reward = approach(scene, obj, start_height=self.hand_init[2]) + torch.where(reached, pulling, 0.0)
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing, to_target, nothing, nothing)
+        return Terms(reward, obj_to_target=to_target)

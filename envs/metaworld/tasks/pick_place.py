@@ -6,10 +6,10 @@ from torch import Tensor
 
 from envs.metaworld.caging import between_pads, caging, in_plane
 from envs.metaworld.picking import in_hand, pick_and_place_v1
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import Simulation, Vector, single
 from envs.physics import constant
 
 
@@ -17,9 +17,7 @@ class BlockTask(SawyerTask):
     """A block, observed with the orientation of its geom, that version 1 wants lifted by 4 cm and carried."""
 
     success_radius = 0.07
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         sim.set_object(vec[:3])
@@ -86,9 +84,7 @@ class ShelfPlace(BlockTask):
     vec_low = (-0.1, 0.5, 0.019, -0.1, 0.8, 0.299)  # block, goal
     vec_high = (0.1, 0.6, 0.021, 0.1, 0.9, 0.301)
     goal_low, goal_high = (-0.1, 0.8, 0.299), (0.1, 0.9, 0.301)
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.1
+    min_distance = 0.1
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         block = concatenate(vec[:2], sim.body("obj")[2:])
@@ -109,7 +105,7 @@ class ShelfPlace(BlockTask):
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
     @staticmethod
-    def _not_below(scene: Scene, obj: Points, in_place: Worlds) -> Worlds:
+    def _not_below(scene: Scene, obj: Points, in_place: Scalars) -> Scalars:
         """``in_place``, less for a block that is too low and close to the shelf to be lifted onto its board."""
         z, depth = obj[:, 2], 3 * 0.05
         behind = obj[:, 1] - scene.target[:, 1]

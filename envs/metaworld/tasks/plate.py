@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm, peaked
+from envs.metaworld.pushing import flat, reach_and_move_v1
+from envs.metaworld.rewards import distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
 from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
@@ -44,11 +45,7 @@ class Plate(SawyerTask):
         return Terms(torch.where(to_target < RADIUS, 10.0, reward), to_obj, to_target, reach, in_place)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        to_obj = distance(scene.tcp, obj)
-        to_target = norm((obj - scene.target)[:, :2])
-        nothing = torch.zeros_like(to_obj)
-        moving = peaked(scene.episode["farthest"] - to_target, to_target)
-        return Terms(torch.where(to_obj < 0.05, moving, 0.0) - to_obj, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(distance(scene.tcp, obj), flat(obj, scene.target), scene.episode["farthest"])
 
 
 class PlateSlide(Plate):

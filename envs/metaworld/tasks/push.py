@@ -6,10 +6,10 @@ from torch import Tensor
 
 from envs.metaworld.caging import caging, caging_by_sides
 from envs.metaworld.pushing import push_v1
-from envs.metaworld.rewards import Worlds, distance, hamacher_product, long_tail, norm
+from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from envs.metaworld.simulation import Simulation, Vector, single
 from envs.physics import constant
 
 AROUND_WALL = (-0.05, 0.77)  # where a puck passes the end of the wall
@@ -18,8 +18,7 @@ AROUND_WALL = (-0.05, 0.77)  # where a puck passes the end of the wall
 class Pushing(SawyerTask):
     """An object on the table, and a goal at its height."""
 
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         height = sim.body("obj")[2:]
@@ -53,7 +52,7 @@ class Push(Pushing):
         reward = torch.where(to_target < 0.05, 10.0, reward)
         return Terms(reward, to_obj, to_target, grasped, in_place)
 
-    def pushed(self, scene: Scene, obj: Points, grasped: Worlds, in_place: Worlds) -> Worlds:
+    def pushed(self, scene: Scene, obj: Points, grasped: Scalars, in_place: Scalars) -> Scalars:
         """The reward where the hand is at the puck."""
         return 4 * grasped + 1.0 + 5.0 * in_place
 
@@ -68,7 +67,7 @@ class PushWall(Push):
     goal_low, goal_high = (-0.05, 0.85, 0.01), (0.05, 0.9, 0.02)
     success_radius = 0.07
 
-    def pushed(self, scene: Scene, obj: Points, grasped: Worlds, in_place: Worlds) -> Worlds:
+    def pushed(self, scene: Scene, obj: Points, grasped: Scalars, in_place: Scalars) -> Scalars:
         scale = constant(obj, (3.0, 1.0, 1.0))  # so that it goes sideways first
         midpoint = torch.cat([constant(obj, AROUND_WALL).expand(len(obj), 2), obj[:, 2:]], dim=-1)
         margin = norm((scene.obj_init - midpoint) * scale)

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Numbers, distance, long_tail, norm, peaked
+from envs.metaworld.rewards import distance, long_tail, norm, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.metaworld.simulation import Simulation, Vector
 from envs.physics import constant
 
 
@@ -19,9 +19,7 @@ class Reach(SawyerTask):
     vec_low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)  # object, goal
     vec_high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = (-0.1, 0.8, 0.05), (0.1, 0.9, 0.3)
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         sim.set_object(vec[:3])
@@ -38,12 +36,8 @@ class Reach(SawyerTask):
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         to_target = distance(scene.tcp, scene.target)
-        nothing = torch.zeros_like(to_target)
         reward = peaked(distance(scene.init_tcp, scene.target) - to_target, to_target)
-        return Terms(reward, to_target, to_target, to_target, nothing)
-
-    def near_object(self, scene: Scene, terms: Terms) -> Numbers:
-        return terms.near  # Meta-World reports the distance here
+        return Terms(reward, to_target, to_target, to_target)
 
 
 class ReachWall(Reach):
@@ -56,11 +50,7 @@ class ReachWall(Reach):
     goal_low, goal_high = (-0.05, 0.85, 0.05), (0.05, 0.9, 0.3)
 
     def reward(self, scene: Scene, obj: Points) -> Terms:
-        return self.without_object(super().reward(scene, obj))
+        return super().reward(scene, obj)._replace(near=0.0, grasp_reward=0.0)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        return self.without_object(super().reward_v1(scene, obj))
-
-    def without_object(self, terms: Terms) -> Terms:
-        nothing = torch.zeros_like(terms.near)
-        return terms._replace(near=nothing, grasp_reward=nothing)
+        return super().reward_v1(scene, obj)._replace(near=0.0, grasp_reward=0.0)

@@ -9,7 +9,7 @@ from envs.metaworld.pushing import push_v1
 from envs.metaworld.rewards import distance, long_tail, norm
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.metaworld.simulation import Simulation, Vector
 from envs.physics import constant
 
 
@@ -22,9 +22,7 @@ class Soccer(SawyerTask):
     vec_high = (0.1, 0.7, 0.03, 0.1, 0.9, 0.0)
     goal_low, goal_high = (-0.1, 0.8, 0.0), (0.1, 0.9, 0.0)
     success_radius = 0.07
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.15
+    min_distance = 0.15
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         ball, goal = concatenate(vec[:2], 0.03), vec[3:]

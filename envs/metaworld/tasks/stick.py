@@ -12,7 +12,7 @@ from envs.metaworld.picking import approach
 from envs.metaworld.rewards import Flags, distance, hamacher_product, lifting, long_tail, norm, peaked
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from envs.metaworld.simulation import Simulation, Vector
 from envs.physics import constant
 
 THERMOS = (0.2, 0.6, 0.0)  # m; where its slides are 0
@@ -23,6 +23,7 @@ class Stick(SawyerTask):
     """The stick lies in front of the hand; the thermos behind it slides over the table."""
 
     model = "sawyer_stick_obj"
+    min_distance = 0.1
     success_radius = 0.12
     slides: ClassVar[tuple[float, float]]
     """Where the thermos stands at first, from ``THERMOS`` [m]."""
@@ -30,9 +31,6 @@ class Stick(SawyerTask):
     """What is observed of the thermos, from the middle of its handle [m]."""
     width: ClassVar[float]
     """Of version 1's peak at the target, as in :func:`envs.metaworld.rewards.peaked`."""
-
-    def accepts(self, vec: Vector) -> bool:
-        return flat_distance(vec, vec[3:]) >= 0.1
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         stick = concatenate(vec[:2], HEIGHT)
@@ -78,8 +76,7 @@ class Stick(SawyerTask):
         placing = peaked(farthest_apart - apart, apart) + torch.where(apart < 0.05, moving, 0.0)
         reward = approach(scene, obj, beside=math.inf) + lifting(z, rest, goal, lifted=lifted, held=held)
         reward = reward + torch.where(lifted & held, placing.clamp(min=0.0), 0.0)
-        nothing = torch.zeros_like(reward)
-        return Terms(reward, nothing, remaining, nothing, nothing)
+        return Terms(reward, obj_to_target=remaining)
 
 
 class StickPush(Stick):

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.metaworld.caging import caging_by_sides
-from envs.metaworld.pushing import advance, flat
+from envs.metaworld.pushing import flat, move
 from envs.metaworld.rewards import distance, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
 from envs.metaworld.scene import Points, Scene, quaternion_of
@@ -41,11 +41,10 @@ class Sweeping(SawyerTask):
         return Terms(reward, distance(obj, scene.tcp), to_target, grasped, in_place)
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
-        fallen = self.fallen(scene, obj)
+        fallen, to_obj = self.fallen(scene, obj), distance(obj, scene.tcp)
         remaining = torch.where(fallen, 0.0, flat(obj, scene.target))
-        reward = advance(scene, obj, remaining) - torch.where(fallen, 0.0, distance(obj, scene.tcp))
-        nothing = torch.zeros_like(remaining)
-        return Terms(reward, nothing, remaining, nothing, nothing)
+        moving = move(to_obj, remaining, flat(scene.obj_init, scene.target))
+        return Terms(moving - torch.where(fallen, 0.0, to_obj), obj_to_target=remaining)
 
 
 class Sweep(Sweeping):

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Worlds, distance, gaussian, hamacher_product, long_tail, peaked
+from envs.metaworld.pushing import reach_and_move_v1
+from envs.metaworld.rewards import Scalars, distance, gaussian, hamacher_product, long_tail
 from envs.metaworld.sawyer import SawyerTask, Terms
 from envs.metaworld.scene import Points, Scene
 from envs.metaworld.simulation import Simulation, Vector, single
@@ -21,7 +22,6 @@ class Window(SawyerTask):
 
     model = "sawyer_window_horizontal"
     hand_init = single(0, 0.4, 0.2)
-    near_radius = 0.05
     handle: ClassVar[str]
     """The site that is the handle."""
 
@@ -35,22 +35,20 @@ class Window(SawyerTask):
         return Terms(10 * hamacher_product(reach, in_place), to_obj, to_target, reach, in_place)
 
     @abstractmethod
-    def margin(self, scene: Scene) -> Worlds | float:
+    def margin(self, scene: Scene) -> Scalars | float:
         """How far the handle was at first from being close enough to the goal, to version 2 [m]."""
 
     @abstractmethod
-    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+    def reached(self, to_obj: Scalars, upper: float, margin: Scalars) -> Scalars:
         """The reward for being at the handle."""
 
     def reward_v1(self, scene: Scene, obj: Points) -> Terms:
         """Moving the window may cost reward, unlike in other tasks: its handle can be beyond ``TRAVEL``."""
         to_obj, to_target = distance(obj, scene.tcp), self._to_target(scene, obj)
-        nothing = torch.zeros_like(to_obj)
-        slid = peaked(TRAVEL - to_target, to_target, least=-torch.inf)
-        return Terms(torch.where(to_obj < 0.05, slid, 0.0) - to_obj, nothing, to_target, nothing, nothing)
+        return reach_and_move_v1(to_obj, to_target, TRAVEL, least=-torch.inf)
 
     @staticmethod
-    def _to_target(scene: Scene, obj: Points) -> Worlds:
+    def _to_target(scene: Scene, obj: Points) -> Scalars:
         return (obj[:, 0] - scene.target[:, 0]).abs()
 
 
@@ -65,10 +63,10 @@ class WindowOpen(Window):
         sim.data.joint("window_slide").qpos = 0.0
         return {"target": vec + np.array([TRAVEL, 0.0, 0.0]), "handle_init": sim.site(self.handle)}
 
-    def margin(self, scene: Scene) -> Worlds | float:
+    def margin(self, scene: Scene) -> Scalars | float:
         return TRAVEL - 0.05
 
-    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+    def reached(self, to_obj: Scalars, upper: float, margin: Scalars) -> Scalars:
         return long_tail(to_obj, upper, margin)
 
 
@@ -85,8 +83,8 @@ class WindowClose(Window):
         sim.data.joint("window_slide").qpos = TRAVEL
         return {"target": vec, "handle_init": sim.site(self.handle) + np.array([TRAVEL, 0.0, 0.0])}
 
-    def margin(self, scene: Scene) -> Worlds | float:
+    def margin(self, scene: Scene) -> Scalars | float:
         return (self._to_target(scene, scene.episode["handle_init"]) - 0.05).abs()
 
-    def reached(self, to_obj: Worlds, upper: float, margin: Worlds) -> Worlds:
+    def reached(self, to_obj: Scalars, upper: float, margin: Scalars) -> Scalars:
         return gaussian(to_obj, upper, margin)
