@@ -18,7 +18,7 @@ Observation, rows in this order; 27 numbers are always there, three options appe
 
 Action: 8 torques in [-1, 1], scaled by 150 N m: hip and ankle of leg 4, then of the legs 1, 2, 3.
 
-Reward of a subclass: progress + alive bonus - control_cost * |action|^2 - contact_cost * |contacts|^2.
+Reward: progress + alive bonus - control_cost * |action|^2 - contact_cost * |contacts|^2.
 Terminates where the height of the torso leaves ``healthy``.
 
 Definitions: cbfinn/maml_rl ``rllab/envs/mujoco/ant_env_rand*.py`` with ``vendor/mujoco_models/ant.xml``;
@@ -46,13 +46,14 @@ from envs.draws import normal_like, uniform_like
 from envs.legged import Legged, add_contact_sensor
 from envs.mujoco_env import ASSETS
 from envs.physics import Physics, write
+from envs.running import Running
 
 XML = ASSETS / "ant.xml"
 TORSO = 1
 
 
 @dataclass(frozen=True)
-class Ant(Legged):
+class Ant(Legged, Running):
     """Everything the ant tasks share. The defaults are Gymnasium's Ant-v5 without contact forces."""
 
     horizon: int = 1000
@@ -127,6 +128,22 @@ class Ant(Legged):
         """Velocity of this step in the plane [m/s]."""
         after = self.measure(physics)
         return (after - before) / (physics.timestep * self.frame_skip) if self.tracking == "torso" else after
+
+    def progress_in_plane(
+        self, velocity: Float[Tensor, "world 2"], task: Float[Tensor, "world ..."]
+    ) -> Float[Tensor, " world"]:
+        """What a velocity in the plane [m/s] is worth: what it makes along x, unless the task says otherwise."""
+        return self.progress(velocity[:, 0], task)
+
+    def reward(
+        self,
+        physics: Physics,
+        before: Float[Tensor, "world 2"],
+        action: Float[Tensor, "world 8"],
+        task: Float[Tensor, "world ..."],
+    ) -> Float[Tensor, " world"]:
+        progress = self.progress_in_plane(self.velocity(physics, before), task)
+        return progress + self.bonus_minus_costs(physics, self.charged(action, task))
 
     def bonus_minus_costs(self, physics: Physics, action: Float[Tensor, "world 8"]) -> Float[Tensor, " world"]:
         """What every task adds to its progress."""

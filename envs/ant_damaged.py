@@ -10,13 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.ant import RLLAB, Ant
 from envs.api import TaskDistribution
 from envs.damage import Damage
-from envs.physics import Physics
 
 
 @dataclass(frozen=True)
@@ -29,16 +25,6 @@ class AntDamaged(Ant, Damage):
     name: ClassVar[str] = "ant_damaged"
     presets: ClassVar[Mapping[str, TaskDistribution]]
     limb_of: ClassVar[tuple[int, ...]] = (3, 3, 0, 0, 1, 1, 2, 2)
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, "world 2"],
-        action: Float[Tensor, "world 8"],
-        task: Float[Tensor, "world 8"],
-    ) -> Float[Tensor, " world"]:
-        velocity = self.velocity(physics, before)[:, 0]
-        return velocity + self.bonus_minus_costs(physics, self.charged(action, task))
 
 
 NAGABANDI: dict[str, Any] = RLLAB | {

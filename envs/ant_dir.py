@@ -2,7 +2,7 @@
 
 Task parameter: direction d, -1 or +1 with equal probability.
 Reward: d * velocity along x [m/s] + alive bonus - costs. Terminates outside the healthy heights.
-Body, observation, clocks and costs: :mod:`envs.ant`.
+Body, observation, clocks and costs: :mod:`envs.ant`; d: :class:`envs.running.Direction`.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,11 @@ from torch import Tensor
 
 from envs.ant import PEARL, PROMP, RLLAB, VARIBAD, Ant
 from envs.api import TaskDistribution
-from envs.draws import two_ways
-from envs.physics import Physics
+from envs.running import Direction
 
 
 @dataclass(frozen=True)
-class AntDir(Ant):
+class AntDir(Ant, Direction):
     """Presets: maml2017 (cbfinn/maml_rl, rllab clock), promp (jonasrothfuss/ProMP), pearl (katerakelly/oyster with
     ``forward_backward``), varibad (lmzintgraf/varibad, with its bug: -1 and +1 are taken for angles in radians, so
     both tasks run forward, 57 degrees to either side), v5 (Gymnasium's Ant-v5 with the direction as the sign of its
@@ -34,25 +33,19 @@ class AntDir(Ant):
     as_radians: bool = False
     """VariBAD's bug: the direction of progress is (cos d, sin d) in place of (d, 0)."""
 
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return two_ways(num_tasks, generator)
-
     def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
         if self != self.presets["maml2017"]:
             return None
         draws = np.random.RandomState(2).uniform(0.0, 3.0, size=num_tasks)  # maml_rl: test_maml_ant_direc.py
         return torch.from_numpy(np.where(draws < 1.5, -1.0, 1.0)).float()
 
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, "world 2"],
-        action: Float[Tensor, "world 8"],
-        task: Float[Tensor, " world"],
+    def progress_in_plane(
+        self, velocity: Float[Tensor, "world 2"], task: Float[Tensor, " world"]
     ) -> Float[Tensor, " world"]:
-        velocity, d = self.velocity(physics, before), task.to(before)
-        progress = d.cos() * velocity[:, 0] + d.sin() * velocity[:, 1] if self.as_radians else d * velocity[:, 0]
-        return progress + self.bonus_minus_costs(physics, action)
+        if not self.as_radians:
+            return super().progress_in_plane(velocity, task)
+        d = task.to(velocity)
+        return d.cos() * velocity[:, 0] + d.sin() * velocity[:, 1]
 
 
 AntDir.presets = {

@@ -16,7 +16,6 @@ from torch import Tensor
 from envs.ant import PEARL, PROMP, Ant
 from envs.api import TaskDistribution
 from envs.draws import all_ways
-from envs.physics import Physics
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,10 @@ class AntDir2D(Ant):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
         return all_ways(num_tasks, generator)
 
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, "world 2"],
-        action: Float[Tensor, "world 8"],
-        task: Float[Tensor, "world 2"],
+    def progress_in_plane(
+        self, velocity: Float[Tensor, "world 2"], task: Float[Tensor, "world 2"]
     ) -> Float[Tensor, " world"]:
-        progress = (task * self.velocity(physics, before)).sum(1)
-        return progress + self.bonus_minus_costs(physics, action)
+        return (task * velocity).sum(1)
 
 
 AntDir2D.presets = {"promp": AntDir2D(**PROMP), "pearl": AntDir2D(**PEARL), "v5": AntDir2D()}

@@ -10,12 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.ant import Ant
 from envs.api import TaskDistribution
-from envs.physics import Physics
 from envs.random_dynamics import RandomDynamics
 
 
@@ -26,15 +22,6 @@ class AntRandParams(Ant, RandomDynamics):
 
     name: ClassVar[str] = "ant_rand_params"
     presets: ClassVar[Mapping[str, TaskDistribution]]
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, "world 2"],
-        action: Float[Tensor, "world 8"],
-        task: Float[Tensor, "world multiplier"],
-    ) -> Float[Tensor, " world"]:
-        return self.velocity(physics, before)[:, 0] + self.bonus_minus_costs(physics, action)
 
 
 AntRandParams.presets = {"v5": AntRandParams()}

@@ -2,7 +2,7 @@
 
 Task parameter: goal velocity g [m/s] along x, uniform in [0, max_velocity].
 Reward: -|velocity along x - g| + alive bonus - costs. Terminates outside the healthy heights.
-Body, observation, clocks and costs: :mod:`envs.ant`.
+Body, observation, clocks and costs: :mod:`envs.ant`; g: :class:`envs.running.GoalVelocity`.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,7 @@ from torch import Tensor
 
 from envs.ant import RLLAB, Ant
 from envs.api import TaskDistribution
-from envs.draws import GoalVelocity
-from envs.physics import Physics
+from envs.running import GoalVelocity
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,6 @@ class AntVel(Ant, GoalVelocity):
             return None
         draws = np.random.RandomState(1).uniform(0.0, 3.0, size=num_tasks)  # maml_rl: test_maml_ant.py
         return torch.from_numpy(draws).float()
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, "world 2"],
-        action: Float[Tensor, "world 8"],
-        task: Float[Tensor, " world"],
-    ) -> Float[Tensor, " world"]:
-        progress = -(self.velocity(physics, before)[:, 0] - task).abs()
-        return progress + self.bonus_minus_costs(physics, action)
 
 
 AntVel.presets = {

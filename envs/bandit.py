@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec, TaskDistribution, require
-from envs.task_env import BatchedTaskEnv, Outcome
+from envs.task_env import BatchedTasks, Outcome, Worlds
 
 
 @dataclass(frozen=True)
-class Bandit(TaskDistribution):
+class Bandit(BatchedTasks):
     """Presets: k5, k10, k50 (the numbers of arms in the paper)."""
 
     name: ClassVar[str] = "bandit"
@@ -46,18 +46,8 @@ class Bandit(TaskDistribution):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task arm"]:
         return torch.rand(num_tasks, self.arms, generator=generator, device=generator.device)
 
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        worlds = BanditWorlds(self.arms, num_tasks * num_envs, torch.Generator(device).manual_seed(seed))
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
+        return BanditWorlds(self.arms, num_worlds, torch.Generator(device).manual_seed(seed))
 
 
 class BanditWorlds:

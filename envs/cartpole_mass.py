@@ -98,18 +98,14 @@ class CartPoleMass(MujocoTask):
     def observe(self, physics: Physics) -> Float[Tensor, "world 4"]:
         return torch.stack([physics.bind("qpos"), physics.bind("qvel")], dim=2).flatten(1)
 
-    def measure(self, physics: Physics) -> Float[Tensor, " world"]:
-        """Nothing: every step is worth the same."""
-        return physics.bind("qpos").new_zeros(physics.num_worlds)
-
     def reward(
         self,
         physics: Physics,
-        before: Float[Tensor, " world"],
+        before: Float[Tensor, "world 0"],
         action: Float[Tensor, "world 2"],
         task: Float[Tensor, "world 2"],
     ) -> Float[Tensor, " world"]:
-        return torch.ones_like(before)
+        return torch.ones_like(physics.bind("qpos")[:, 0])
 
     def terminated(self, physics: Physics, task: Float[Tensor, "world 2"]) -> Bool[Tensor, " world"]:
         position, angle = physics.bind("qpos").abs().unbind(1)

@@ -14,15 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import BadField, require
-from envs.mujoco_env import MujocoTask
 from envs.physics import Physics
 from envs.random_dynamics import scale_field
+from envs.running import Running
 
 RED = (1.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Damage(MujocoTask):
+class Damage(Running):
     """To be inherited after the body's class. Task parameter: the share of its torque that each actuator keeps."""
 
     limb_of: ClassVar[tuple[int, ...]]
@@ -54,7 +54,6 @@ class Damage(MujocoTask):
     def charged(
         self, action: Float[Tensor, "world actuator"], task: Float[Tensor, "world actuator"]
     ) -> Float[Tensor, "world actuator"]:
-        """What the control cost is about."""
         return action if self.charge == "command" else action * task
 
     def model_of(self, task: Float[Tensor, " actuator"]) -> mujoco.MjModel:

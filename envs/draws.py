@@ -1,14 +1,10 @@
-"""Random numbers that several families draw: noise for initial states, directions and goal velocities for tasks."""
+"""Random numbers that several families draw: noise for initial states, directions for tasks."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from envs.api import require
-from envs.mujoco_env import MujocoTask
 
 
 def uniform_like(field: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,18 +28,3 @@ def all_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 
     """Unit vectors, uniform on the circle (a normalized Gaussian is, too)."""
     angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)
     return torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-@dataclass(frozen=True)
-class GoalVelocity(MujocoTask):
-    """To be inherited after the body's class. Task parameter: a goal velocity [m/s]."""
-
-    max_velocity: float = 3.0
-    """Goal velocities are uniform in [0, max_velocity] [m/s]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, "max_velocity", above=0)
-
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity

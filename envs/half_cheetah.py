@@ -31,16 +31,17 @@ from torch import Tensor
 
 from envs.api import EnvSpec
 from envs.draws import normal_like, uniform_like
-from envs.mujoco_env import ASSETS, MujocoTask
+from envs.mujoco_env import ASSETS
 from envs.physics import Physics, write
+from envs.running import Running
 
 XML = ASSETS / "half_cheetah.xml"
 TORSO = 1
 
 
 @dataclass(frozen=True)
-class HalfCheetah(MujocoTask):
-    """Everything two half-cheetah tasks share. Reward of a subclass: progress(velocity) - control cost."""
+class HalfCheetah(Running):
+    """What the half-cheetah's tasks share. Reward: progress(forward velocity) - control_cost * |action|^2."""
 
     horizon: int = 200
     """Steps of an episode."""
@@ -96,9 +97,15 @@ class HalfCheetah(MujocoTask):
             return (after - before) / (physics.timestep * self.frame_skip)
         return after
 
-    def cost(self, action: Float[Tensor, "world 6"]) -> Float[Tensor, " world"]:
-        """Control cost of an action in [-1, 1]."""
-        return self.control_cost * action.square().sum(1)
+    def reward(
+        self,
+        physics: Physics,
+        before: Float[Tensor, " world"],
+        action: Float[Tensor, "world 6"],
+        task: Float[Tensor, "world ..."],
+    ) -> Float[Tensor, " world"]:
+        progress = self.progress(self.forward_velocity(physics, before), task)
+        return progress - self.control_cost * self.charged(action, task).square().sum(1)
 
 
 @functools.cache

@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.api import TaskDistribution
 from envs.damage import Damage
 from envs.half_cheetah import RLLAB, HalfCheetah
-from envs.physics import Physics
 
 
 @dataclass(frozen=True)
@@ -27,15 +23,6 @@ class HalfCheetahDamaged(HalfCheetah, Damage):
     name: ClassVar[str] = "half_cheetah_damaged"
     presets: ClassVar[Mapping[str, TaskDistribution]]
     limb_of: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4, 5)
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, " world"],
-        action: Float[Tensor, "world 6"],
-        task: Float[Tensor, "world 6"],
-    ) -> Float[Tensor, " world"]:
-        return self.forward_velocity(physics, before) - self.cost(self.charged(action, task))
 
 
 NAGABANDI: dict[str, Any] = RLLAB | {"horizon": 1000, "charge": "torque"}

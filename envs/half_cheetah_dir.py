@@ -2,7 +2,7 @@
 
 Task parameter: direction d, -1 or +1 with equal probability.
 Reward: d * forward velocity - control_cost * |action|^2. Never terminates.
-Body, observation and clocks: :mod:`envs.half_cheetah`.
+Body, observation and clocks: :mod:`envs.half_cheetah`; d: :class:`envs.running.Direction`.
 """
 
 from collections.abc import Mapping
@@ -15,36 +15,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import TaskDistribution
-from envs.draws import two_ways
 from envs.half_cheetah import RLLAB, HalfCheetah
-from envs.physics import Physics
+from envs.running import Direction
 
 
 @dataclass(frozen=True)
-class HalfCheetahDir(HalfCheetah):
+class HalfCheetahDir(HalfCheetah, Direction):
     """Presets: maml2017 (cbfinn/maml_rl, rllab clock), promp (jonasrothfuss/ProMP, horizon 100), v5 (Gymnasium's
     HalfCheetah-v5 with the direction as the sign of its forward reward)."""
 
     name: ClassVar[str] = "half_cheetah_dir"
     presets: ClassVar[Mapping[str, TaskDistribution]]
 
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return two_ways(num_tasks, generator)
-
     def published_tasks(self, num_tasks: int) -> Float[Tensor, " task"] | None:
         if self != self.presets["maml2017"]:
             return None
         draws = np.random.RandomState(1).uniform(0.0, 2.0, size=num_tasks)  # maml_rl: test_maml_cheetah_direc.py
         return torch.from_numpy(np.where(draws < 1.0, -1.0, 1.0)).float()
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, " world"],
-        action: Float[Tensor, "world 6"],
-        task: Float[Tensor, " world"],
-    ) -> Float[Tensor, " world"]:
-        return task * self.forward_velocity(physics, before) - self.cost(action)
 
 
 HalfCheetahDir.presets = {

@@ -10,12 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.api import TaskDistribution
 from envs.half_cheetah import HalfCheetah
-from envs.physics import Physics
 from envs.random_dynamics import RandomDynamics
 
 
@@ -26,15 +22,6 @@ class HalfCheetahRandParams(HalfCheetah, RandomDynamics):
 
     name: ClassVar[str] = "half_cheetah_rand_params"
     presets: ClassVar[Mapping[str, TaskDistribution]]
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, " world"],
-        action: Float[Tensor, "world 6"],
-        task: Float[Tensor, "world multiplier"],
-    ) -> Float[Tensor, " world"]:
-        return self.forward_velocity(physics, before) - self.cost(action)
 
 
 HalfCheetahRandParams.presets = {"v5": HalfCheetahRandParams(horizon=1000, control_cost=0.1)}

@@ -2,7 +2,7 @@
 
 Task parameter: goal velocity g [m/s], uniform in [0, max_velocity].
 Reward: -|forward velocity - g| - control_cost * |action|^2. Never terminates.
-Body, observation and clocks: :mod:`envs.half_cheetah`.
+Body, observation and clocks: :mod:`envs.half_cheetah`; g: :class:`envs.running.GoalVelocity`.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.api import TaskDistribution
-from envs.draws import GoalVelocity
 from envs.half_cheetah import RLLAB, HalfCheetah
-from envs.physics import Physics
+from envs.running import GoalVelocity
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,6 @@ class HalfCheetahVel(HalfCheetah, GoalVelocity):
             return None
         draws = np.random.RandomState(1).uniform(0.0, 2.0, size=num_tasks)  # maml_rl: test_maml_cheetah.py
         return torch.from_numpy(draws).float()
-
-    def reward(
-        self,
-        physics: Physics,
-        before: Float[Tensor, " world"],
-        action: Float[Tensor, "world 6"],
-        task: Float[Tensor, " world"],
-    ) -> Float[Tensor, " world"]:
-        return -(self.forward_velocity(physics, before) - task).abs() - self.cost(action)
 
 
 HalfCheetahVel.presets = {

@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import TaskDistribution, require
+from envs.api import require
 from envs.physics import Physics, make_physics
-from envs.task_env import BatchedTaskEnv, Outcome
+from envs.task_env import BatchedTasks, Outcome, Worlds
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 """Gymnasium's models."""
 
 
 @dataclass(frozen=True)
-class MujocoTask(TaskDistribution):
+class MujocoTask(BatchedTasks):
     """What a task file says about its task, all of it over worlds at once."""
 
     frame_skip: int = 1
@@ -73,20 +73,9 @@ class MujocoTask(TaskDistribution):
         """Where the task is solved in the present state; nowhere by default."""
         return torch.zeros(physics.num_worlds, dtype=torch.bool, device=physics.device)
 
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        num_worlds = num_tasks * num_envs
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
         engine = make_physics(self.model(), num_worlds, engine=physics, device=device, num_threads=num_threads)
-        worlds = MujocoWorlds(self, engine, torch.device(device))
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+        return MujocoWorlds(self, engine, device)
 
 
 class MujocoWorlds:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec, TaskDistribution, require
-from envs.task_env import BatchedTaskEnv, Outcome
+from envs.task_env import BatchedTasks, Outcome, Worlds
 
 CORNERS = torch.tensor([[-2.0, -2.0], [2.0, -2.0], [-2.0, 2.0], [2.0, 2.0]])
 DEAD_ZONE = 0.5  # L1 radius around the origin where the corner reward is silent
@@ -31,7 +31,7 @@ GOAL_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Navigation(TaskDistribution):
+class Navigation(BatchedTasks):
     """Presets: maml2017 (dense reward, goals anywhere in a square), corner (ProMP's sparse four corners)."""
 
     name: ClassVar[str] = "navigation"
@@ -68,18 +68,8 @@ class Navigation(TaskDistribution):
         draws = np.random.RandomState(1).uniform(-0.5, 0.5, size=(num_tasks, 2))  # maml_rl: test_maml_point.py
         return torch.from_numpy(draws).float()
 
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        worlds = PointWorlds(self, num_tasks * num_envs, torch.device(device))
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
+        return PointWorlds(self, num_worlds, device)
 
 
 class PointWorlds:

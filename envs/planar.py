@@ -17,14 +17,15 @@ from torch import Tensor
 
 from envs.api import EnvSpec, require
 from envs.draws import uniform_like
-from envs.mujoco_env import ASSETS, MujocoTask
+from envs.mujoco_env import ASSETS
 from envs.physics import Physics, write
+from envs.running import Running
 
 RESET_NOISE = 0.005
 
 
 @dataclass(frozen=True)
-class Planar(MujocoTask):
+class Planar(Running):
     """Reward: progress(torso displacement / time) + alive_bonus - control_cost * |action|^2."""
 
     heights: ClassVar[tuple[float, float]]
@@ -85,10 +86,6 @@ class Planar(MujocoTask):
         height, pitch = physics.bind("qpos")[:, 1], physics.bind("qpos")[:, 2]
         return _inside(height, self.heights) & _inside(pitch, self.pitches)
 
-    def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, "world ..."]) -> Float[Tensor, " world"]:
-        """What a forward velocity [m/s] is worth: itself, unless the task says otherwise."""
-        return velocity
-
     def reward(
         self,
         physics: Physics,
@@ -98,7 +95,8 @@ class Planar(MujocoTask):
     ) -> Float[Tensor, " world"]:
         velocity = (self.measure(physics) - before) / (physics.timestep * self.frame_skip)
         bonus = self.alive_bonus if self.bonus_at_the_end else self.alive_bonus * self.upright(physics)
-        return self.progress(velocity, task) + bonus - self.control_cost * action.square().sum(1)
+        cost = self.control_cost * self.charged(action, task).square().sum(1)
+        return self.progress(velocity, task) + bonus - cost
 
     def terminated(self, physics: Physics, task: Float[Tensor, "world ..."]) -> Bool[Tensor, " world"]:
         return ~self.upright(physics)

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.api import EnvSpec, TaskDistribution, require
-from envs.task_env import BatchedTaskEnv, Outcome
+from envs.task_env import BatchedTasks, Outcome, Worlds
 
 
 @dataclass(frozen=True)
-class TabularMDP(TaskDistribution):
+class TabularMDP(BatchedTasks):
     """Preset: rl2 (Duan et al. 2016, after Osband et al. 2013)."""
 
     name: ClassVar[str] = "tabular_mdp"
@@ -54,18 +54,8 @@ class TabularMDP(TaskDistribution):
         reward = 1 + torch.randn(*shape, 1, generator=generator, device=generator.device)
         return torch.cat([transition, reward], dim=-1)
 
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        worlds = MDPWorlds(self, num_tasks * num_envs, torch.Generator(device).manual_seed(seed))
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
+        return MDPWorlds(self, num_worlds, torch.Generator(device).manual_seed(seed))
 
 
 class MDPWorlds:

@@ -1,12 +1,14 @@
 """Time limits, automatic resets and their bookkeeping, the same for every kind of world."""
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import EnvSpec, Step
+from envs.api import EnvSpec, Step, TaskDistribution
 
 
 class Outcome(NamedTuple):
@@ -102,3 +104,27 @@ class BatchedTaskEnv:
 
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))
+
+
+@dataclass(frozen=True)
+class BatchedTasks(TaskDistribution):
+    """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`."""
+
+    @abstractmethod
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
+        """The worlds of one environment, from the options of :meth:`make`."""
+
+    def make(
+        self,
+        num_tasks: int,
+        num_envs: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+        physics: str = "auto",
+        num_threads: int = 0,
+    ) -> BatchedTaskEnv:
+        worlds = self.worlds(
+            num_tasks * num_envs, seed=seed, device=torch.device(device), physics=physics, num_threads=num_threads
+        )
+        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)

@@ -2,36 +2,26 @@
 
 Task parameter: direction d, -1 or +1 with equal probability.
 Reward: d * forward velocity + 1 - 0.001 |action|^2. Horizon 200 (v5: 1,000).
-Body, observation and termination: :mod:`envs.walker2d`.
+Body, observation and termination: :mod:`envs.walker2d`; d: :class:`envs.running.Direction`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.api import TaskDistribution
-from envs.draws import two_ways
 from envs.planar import V5
+from envs.running import Direction
 from envs.walker2d import Walker2d
 
 
 @dataclass(frozen=True)
-class Walker2dDir(Walker2d):
+class Walker2dDir(Walker2d, Direction):
     """Presets: promp (jonasrothfuss/ProMP, ``walker2d_rand_direc.py``: 8 substeps of 0.002 s a control step), v5
     (Gymnasium's Walker2d-v5 with the direction as the sign of its forward reward)."""
 
     name: ClassVar[str] = "walker2d_dir"
     presets: ClassVar[Mapping[str, TaskDistribution]]
-
-    def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return two_ways(num_tasks, generator)
-
-    def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
-        return task * velocity
 
 
 Walker2dDir.presets = {"promp": Walker2dDir(frame_skip=8), "v5": Walker2dDir(**V5, even_feet=True)}

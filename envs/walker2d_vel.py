@@ -3,19 +3,16 @@
 Task parameter: goal velocity g [m/s], uniform in [0, max_velocity].
 Reward: -|forward velocity - g| + alive_bonus - 0.001 |action|^2. The bonus is at least max_velocity, or for fast
 goals a fall, which ends the episode, would be worth more than standing still. Horizon 200 (v5: 1,000).
-Body, observation and termination: :mod:`envs.walker2d`.
+Body, observation and termination: :mod:`envs.walker2d`; g: :class:`envs.running.GoalVelocity`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from envs.api import TaskDistribution
-from envs.draws import GoalVelocity
 from envs.planar import V5
+from envs.running import GoalVelocity
 from envs.walker2d import Walker2d
 
 
@@ -29,9 +26,6 @@ class Walker2dVel(Walker2d, GoalVelocity):
 
     alive_bonus: float = 3.0
     """Reward of a step that ends upright."""
-
-    def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
-        return -(velocity - task).abs()
 
 
 Walker2dVel.presets = {

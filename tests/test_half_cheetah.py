@@ -8,46 +8,23 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from mujoco_checks import (
+    Array,
+    bits_of,
+    check_a_world_has_the_same_bits_alone_and_among_others,
+    make_worlds,
+    put,
+    random_actions,
+    start,
+)
 from torch import Tensor
 
 from envs.api import find_preset
 from envs.half_cheetah import XML
-from envs.mujoco_env import MujocoWorlds
-from envs.physics import make_physics
 from envs.task_env import BatchedTaskEnv
 
 DIRECTION, VELOCITY = "half_cheetah_dir", "half_cheetah_vel"
 TASKS = (DIRECTION, VELOCITY)
-CPU = torch.device("cpu")
-Array = NDArray[np.float64]
-
-
-def make_worlds(name: str, preset: str, num_worlds: int, *, num_threads: int = 1) -> MujocoWorlds:
-    """Worlds that report in the engine's own float64, so that bits can be compared."""
-    task = find_preset(name, preset)
-    physics = make_physics(task.model(), num_worlds, num_threads=num_threads)
-    return MujocoWorlds(task, physics, CPU, dtype=torch.float64)
-
-
-def put(worlds: MujocoWorlds, qpos: Array, qvel: Array) -> None:
-    """Starts every world in the same given state."""
-    everywhere = torch.ones(worlds.physics.num_worlds, dtype=torch.bool)
-    worlds.physics.reset(everywhere)
-    worlds.physics.bind("qpos")[:] = torch.from_numpy(qpos)
-    worlds.physics.bind("qvel")[:] = torch.from_numpy(qvel)
-    worlds.physics.forward(everywhere)
-
-
-def start(worlds: MujocoWorlds, seed: int = 0) -> None:
-    """Draws an initial state in every world."""
-    everywhere = torch.ones(worlds.physics.num_worlds, dtype=torch.bool)
-    worlds.reset(everywhere, torch.Generator().manual_seed(seed))
-
-
-def random_actions(*shape: int, bound: float = 1.0) -> Tensor:
-    draws = torch.rand(*shape, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return (2 * draws - 1) * bound
 
 
 # --- v5: gymnasium's HalfCheetah-v5 is the oracle
@@ -68,7 +45,7 @@ def gymnasium_trace(num_steps: int) -> Trace:
     env = gymnasium.make("HalfCheetah-v5").unwrapped
     first, _ = env.reset(seed=0)
     qpos, qvel = env.data.qpos.copy(), env.data.qvel.copy()
-    steps = [env.step(action) for action in random_actions(num_steps).numpy()]
+    steps = [env.step(action) for action in random_actions(find_preset(DIRECTION, "v5"), num_steps).numpy()]
     env.close()
     velocity = [info["x_velocity"] for *_, info in steps]
     cost = [-info["reward_ctrl"] for *_, info in steps]
@@ -79,8 +56,8 @@ def gymnasium_trace(num_steps: int) -> Trace:
 @pytest.mark.parametrize("name", TASKS)
 def test_v5_repeats_gymnasiums_observations_to_the_last_bit(name: str) -> None:
     """For 1,000 steps, while the worlds on both sides of the compared one do something else."""
-    trace, actions = gymnasium_trace(1000), random_actions(1000)
-    worlds = make_worlds(name, "v5", 3)
+    task, trace = find_preset(name, "v5"), gymnasium_trace(1000)
+    actions, worlds = random_actions(task, 1000), make_worlds(task, 3)
     put(worlds, trace.qpos, trace.qvel)
     assert torch.equal(worlds.observe()[1], torch.from_numpy(trace.obs[0]))
     for t, action in enumerate(actions):
@@ -91,9 +68,9 @@ def test_v5_repeats_gymnasiums_observations_to_the_last_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_v5_rewards_follow_from_gymnasiums_velocity_and_control_cost(name: str) -> None:
-    trace, actions = gymnasium_trace(1000), random_actions(1000)
+    task, trace = find_preset(name, "v5"), gymnasium_trace(1000)
     goal = torch.tensor([-1.0, 1.0] if name == DIRECTION else [0.5, 2.25])
-    worlds = make_worlds(name, "v5", 2)
+    actions, worlds = random_actions(task, 1000), make_worlds(task, 2)
     worlds.set_tasks(goal)
     put(worlds, trace.qpos, trace.qvel)
     rewards = torch.stack([worlds.step(action.expand(2, 6)).reward for action in actions])
@@ -144,11 +121,12 @@ def rllab_observation(data: mujoco.MjData) -> Array:
 @pytest.mark.parametrize("name", TASKS)
 def test_maml2017_is_one_plain_mujoco_step_a_control_step(name: str) -> None:
     """Observations to the last bit, rewards to 1e-12; actions reach 1.5 and must be clipped for both."""
-    actions, rng = random_actions(200, bound=1.5), np.random.default_rng(0)
+    task, rng = find_preset(name, "maml2017"), np.random.default_rng(0)
+    actions = random_actions(task, 200, bound=1.5)
     trace = plain_trace(actions.numpy(), 0.01 * rng.normal(size=9), 0.1 * rng.normal(size=9))
     goal = torch.tensor([-1.0, 1.0] if name == DIRECTION else [0.25, 1.5])
-    worlds = make_worlds(name, "maml2017", 2)
-    env = BatchedTaskEnv(worlds, worlds.task.spec, 2, 1, seed=0)
+    worlds = make_worlds(task, 2)
+    env = BatchedTaskEnv(worlds, task.spec, 2, 1, seed=0)
     env.set_tasks(goal)
     put(worlds, trace.qpos, trace.qvel)
     assert torch.equal(worlds.observe(), torch.from_numpy(trace.obs[0]).expand(2, 20))
@@ -178,28 +156,9 @@ def test_the_center_of_mass_moves_as_the_oracles_velocity_says() -> None:
 # --- side by side
 
 
-def bits_of(worlds: MujocoWorlds, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Observations and rewards [time world ...] of a rollout from the present state."""
-    outcomes = [(worlds.step(action).reward, worlds.observe()) for action in actions]
-    return torch.stack([obs for _, obs in outcomes]), torch.stack([reward for reward, _ in outcomes])
-
-
 @pytest.mark.parametrize("preset", ["maml2017", "v5"])
-def test_a_world_has_the_same_bits_alone_and_among_others(preset: str) -> None:
-    """Other actions, other tasks and another number of threads beside it make no difference."""
-    goal, actions = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]), random_actions(100, 5)
-    together = make_worlds(DIRECTION, preset, 5, num_threads=2)
-    together.set_tasks(goal)
-    start(together)
-    qpos, qvel = (together.physics.bind(field).clone() for field in ("qpos", "qvel"))
-    obs, reward = bits_of(together, actions)
-    for i in range(5):
-        alone = make_worlds(DIRECTION, preset, 1)
-        alone.set_tasks(goal[i : i + 1])
-        put(alone, qpos[i].numpy(), qvel[i].numpy())
-        obs_alone, reward_alone = bits_of(alone, actions[:, i : i + 1])
-        assert torch.equal(obs_alone[:, 0], obs[:, i])
-        assert torch.equal(reward_alone[:, 0], reward[:, i])
+def test_a_world_has_the_same_bits_alone_and_among_others_for_100_steps(preset: str) -> None:
+    check_a_world_has_the_same_bits_alone_and_among_others(find_preset(DIRECTION, preset), num_steps=100)
 
 
 def test_actions_beyond_the_range_are_clipped_in_dynamics_and_cost() -> None:
@@ -216,38 +175,7 @@ def test_actions_beyond_the_range_are_clipped_in_dynamics_and_cost() -> None:
         assert step.reward[0, 0] == step.reward[0, 1]
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("preset", ["maml2017", "promp", "v5"])
-def test_the_goal_cannot_be_seen(name: str, preset: str) -> None:
-    """Two tasks, one initial state and the same actions: the same observations, other rewards."""
-    worlds = make_worlds(name, preset, 2)
-    worlds.set_tasks(torch.tensor([-1.0, 1.0]))
-    put(worlds, np.zeros(9), np.zeros(9))
-    assert torch.equal(worlds.observe()[0], worlds.observe()[1])
-    obs, reward = bits_of(worlds, random_actions(50, 1).expand(50, 2, 6))
-    assert torch.equal(obs[:, 0], obs[:, 1])
-    assert (reward[:, 0] != reward[:, 1]).all()
-
-
 # --- tasks
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_tasks_do_not_depend_on_the_number_of_worlds(name: str) -> None:
-    """Three draws of the task stream while 1 or 4 worlds a task are reset and stepped in between."""
-
-    def draws(num_envs: int) -> Tensor:
-        tasks, generator = find_preset(name), torch.Generator().manual_seed(5)
-        env, drawn = tasks.make(6, num_envs, seed=5, num_threads=1), []
-        for _ in range(3):
-            drawn.append(tasks.sample(env.num_tasks, generator))
-            env.set_tasks(drawn[-1])
-            env.reset()
-            env.step(torch.zeros(6, num_envs, 6))
-        return torch.stack(drawn)
-
-    assert torch.equal(draws(1), draws(4))
-    assert draws(1).unique().numel() > 1
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -323,7 +251,7 @@ def assert_distributed(samples: Tensor, kind: str, scale: float) -> None:
 )
 def test_reset_noise_is_that_of_the_preset(name: str, preset: str, kind: str, scale: float) -> None:
     """9 positions and 9 velocities of 4,000 worlds; the velocities are 0.1 N everywhere."""
-    worlds = make_worlds(name, preset, 4000)
+    worlds = make_worlds(find_preset(name, preset), 4000)
     start(worlds)
     positions = worlds.physics.bind("qpos") - torch.from_numpy(worlds.task.model().qpos0)
     assert_distributed(positions, kind, scale)
@@ -333,49 +261,15 @@ def test_reset_noise_is_that_of_the_preset(name: str, preset: str, kind: str, sc
 
 
 @pytest.mark.parametrize("preset", ["maml2017", "v5"])
-def test_initial_states_differ_between_worlds_and_episodes(preset: str) -> None:
-    env = find_preset(DIRECTION, preset).make(2, 20, seed=0, num_threads=1)
-    first, second = env.reset().flatten(0, 1), env.reset().flatten(0, 1)
-    assert len(torch.cat([first, second]).unique(dim=0)) == 80
-
-
-@pytest.mark.parametrize("preset", ["maml2017", "v5"])
-def test_the_seed_decides_the_initial_states(preset: str) -> None:
-    first, again, other = (
-        find_preset(DIRECTION, preset).make(2, 3, seed=seed, num_threads=1).reset() for seed in (7, 7, 8)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("preset", ["maml2017", "v5"])
-def test_a_masked_reset_leaves_the_other_worlds_bits_alone(preset: str) -> None:
-    """State with its warm start, observation, and the measured velocity, which derives from all of them."""
-    worlds = make_worlds(DIRECTION, preset, 6, num_threads=2)
-    start(worlds)
-    bits_of(worlds, random_actions(40, 6))
-    mask = torch.tensor([True, False, False, True, False, True])
-
-    def everything() -> list[Tensor]:
-        state = torch.cat([field.reshape(6, -1) for field in worlds.physics.state_dict().values()], dim=1)
-        return [state, worlds.observe(), worlds.task.measure(worlds.physics)]
-
-    before = everything()
-    worlds.reset(mask, torch.Generator().manual_seed(3))
-    for old, new in zip(before, everything(), strict=True):
-        assert torch.equal(old[~mask], new[~mask])
-        assert (old[mask] != new[mask]).flatten(1).any(1).all() if old.ndim > 1 else (old != new)[mask].all()
-
-
-@pytest.mark.parametrize("preset", ["maml2017", "v5"])
 def test_nothing_of_an_episode_survives_its_reset(preset: str) -> None:
     """A world that has run and one that has not continue alike from the same draw, warm start included."""
-    used, fresh = make_worlds(DIRECTION, preset, 4), make_worlds(DIRECTION, preset, 4)
+    task = find_preset(DIRECTION, preset)
+    used, fresh, actions = make_worlds(task, 4), make_worlds(task, 4), random_actions(task, 60, 4)
     start(used, seed=1)
-    bits_of(used, random_actions(60, 4))
+    bits_of(used, actions)
     start(used, seed=2)
     start(fresh, seed=2)
-    for ours, theirs in zip(bits_of(used, random_actions(60, 4)), bits_of(fresh, random_actions(60, 4)), strict=True):
+    for ours, theirs in zip(bits_of(used, actions), bits_of(fresh, actions), strict=True):
         assert torch.equal(ours, theirs)
 
 

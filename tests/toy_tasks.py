@@ -4,32 +4,13 @@ An episode of the first two is one step, so a trial of n steps is n episodes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs.api import EnvSpec, TaskDistribution
-from envs.task_env import BatchedTaskEnv, Outcome, Worlds
-
-
-class ToyTasks(TaskDistribution):
-    """Builds the environment around :meth:`worlds`."""
-
-    def worlds(self, num_worlds: int) -> Worlds:
-        raise NotImplementedError
-
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        worlds = self.worlds(num_tasks * num_envs)
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+from envs.api import EnvSpec
+from envs.task_env import BatchedTasks, Outcome, Worlds
 
 
 class ToyWorlds:
@@ -60,7 +41,7 @@ class ToyWorlds:
 
 
 @dataclass(frozen=True)
-class SafeRisky(ToyTasks):
+class SafeRisky(BatchedTasks):
     """Arm 0 pays ``safe``; arm 1 pays 1 or 0, by a fair coin that is tossed once a trial (task parameter).
 
     Trying the risky arm first costs ``safe`` - .5 at once, and repays it in every later episode: a learner whose
@@ -77,7 +58,7 @@ class SafeRisky(ToyTasks):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Tensor:
         return torch.randint(2, (num_tasks,), generator=generator).float()
 
-    def worlds(self, num_worlds: int) -> Worlds:
+    def worlds(self, num_worlds: int, **_: Any) -> Worlds:
         return SafeRiskyWorlds(self.safe, num_worlds)
 
     def optimum(self, episodes: int) -> float:
@@ -105,7 +86,7 @@ class SafeRiskyWorlds(ToyWorlds):
 
 
 @dataclass(frozen=True)
-class DelayedRecall(ToyTasks):
+class DelayedRecall(BatchedTasks):
     """Task parameter: a cue, 0 or 1, observed in episode 1. Actions: name 0, name 1, say nothing. Naming the cue pays 1
     in episode 3; in episodes 1 and 2 saying anything costs .5.
 
@@ -123,7 +104,7 @@ class DelayedRecall(ToyTasks):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Tensor:
         return torch.randint(2, (num_tasks,), generator=generator).float()
 
-    def worlds(self, num_worlds: int) -> Worlds:
+    def worlds(self, num_worlds: int, **_: Any) -> Worlds:
         return DelayedRecallWorlds(num_worlds)
 
 
@@ -143,7 +124,7 @@ class DelayedRecallWorlds(ToyWorlds):
 
 
 @dataclass(frozen=True)
-class Echo(ToyTasks):
+class Echo(BatchedTasks):
     """Reward: 1000 episode + step, both from 1, times ``pay``. Observation: (episode, step), both from 0.
 
     Task parameter: the step at which its episodes terminate; from ``horizon`` on they are truncated instead.
@@ -160,7 +141,7 @@ class Echo(ToyTasks):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Tensor:
         return torch.randint(1, self.horizon + 2, (num_tasks,), generator=generator).float()
 
-    def worlds(self, num_worlds: int) -> Worlds:
+    def worlds(self, num_worlds: int, **_: Any) -> Worlds:
         return EchoWorlds(self.pay, num_worlds)
 
 
