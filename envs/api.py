@@ -172,6 +172,8 @@ class TaskDistribution(ABC):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             TASKS[cls.name] = cls
+            if "presets" not in vars(cls):
+                cls.presets = {}  # those of the class it is made of are other tasks
 
     def __post_init__(self) -> None:
         require(self, "horizon", at_least=1)
@@ -217,10 +219,12 @@ def make(task: str, num_tasks: int, num_envs: int, *, preset: str | None = None,
 
 
 def find_preset(task: str, preset: str | None = None) -> TaskDistribution:
-    """The task distribution called ``task``, in the definition ``preset`` (None: its first)."""
+    """The task distribution called ``task``, in the definition ``preset`` (None: its first, or its defaults)."""
     if task not in TASKS:
         raise ValueError(f"task is {task!r}: use one of {', '.join(sorted(TASKS))}")
     presets = TASKS[task].presets
     if preset is not None and preset not in presets:
-        raise ValueError(f"preset is {preset!r}: {task} has {', '.join(presets)}")
+        raise ValueError(f"preset is {preset!r}: {task} has {', '.join(presets) or 'none'}")
+    if not presets:
+        return TASKS[task]()
     return presets[preset if preset is not None else next(iter(presets))]

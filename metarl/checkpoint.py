@@ -33,11 +33,15 @@ def save(path: Path, content: dict[str, Any]) -> None:
     payload = buffer.getvalue()
     header = MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
     temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.write(header + payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(header + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -36,8 +36,8 @@ class Evaluate:
     """Run folder."""
     protocol: tyro.conf.OmitArgPrefixes[Protocol]
     pretrain_iterations: int | None = None
-    """Iterations of the comparison trained on all tasks jointly without adapting; by default as many as the run has,
-    and none where there are reference agents; 0: leave it out."""
+    """Iterations of the comparison trained on all tasks jointly without adapting; by default for as many environment
+    steps as the run took, and none where there are reference agents; 0: leave it out."""
     device: str | None = None
     """Where to test, with the physics engine that fits; by default where the run was trained."""
     code: Path | None = None
@@ -64,8 +64,11 @@ class Plot:
     """A column of progress.csv."""
     out: Path = Path("runs/curves.png")
     """The picture to write."""
+    code: Path | None = None
+    """A Python file that defines the runs' task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
+        run_code(self.code)
         learning_curves(list(self.runs), self.out, tag=self.tag)
         console.print(f"wrote {self.out}")
 
@@ -105,7 +108,7 @@ class List:
         for column in ("task", "preset", "param", "obs", "action", "steps", "ends", "success"):
             found.add_column(column, no_wrap=True, justify="left" if column in ("task", "preset") else "right")
         for name, cls in sorted(TASKS.items()):
-            for position, (preset, task) in enumerate(cls.presets.items()):
+            for position, (preset, task) in enumerate((cls.presets or {"-": find_preset(name)}).items()):
                 found.add_row(name if position == 0 else "", preset, *dimensions(task))
         unlimited = console.options.update(max_width=1000)  # names must not be cut; a narrow screen wraps lines
         console.print(found, width=console.measure(found, options=unlimited).maximum, crop=False)

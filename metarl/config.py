@@ -43,7 +43,7 @@ def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode(name: str, hint: Any, value: Any) -> Any:
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     items = [typing.get_args(member)[0] for member in members if typing.get_origin(member) is tuple]
     if isinstance(value, Mapping):
         for member in members:

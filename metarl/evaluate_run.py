@@ -37,7 +37,8 @@ class Protocol:
     """Inner steps, by default 3, or as in training where success is what counts; or episodes of a trial, by default as
     in training."""
     schedule: Literal["halved", "constant"] = "halved"
-    """Step sizes: the learner's at the first step and half of it later (Finn et al. 2017), or always the same."""
+    """Step sizes: the learner's at the first step and half of it later (Finn et al. 2017; the ant's tasks: what their
+    authors took), or always the same."""
     seed: int = 0
     """Seed of action and reset noise; the tasks do not depend on it."""
 
@@ -77,8 +78,8 @@ def evaluate_run(
 
     Args:
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
-            (its run lies inside ``run`` and is resumed or reused); None: as many as ``run`` has, or none where there
-            are reference agents or published success rates; 0: leave it out.
+            (its run lies inside ``run`` and is resumed or reused); None: for as many environment steps as ``run``
+            took, or none where there are reference agents or published success rates; 0: leave it out.
         device: where to test; None: where the run was trained.
 
     Returns:
@@ -90,7 +91,8 @@ def evaluate_run(
     plan = protocol.plan(experiment)
     agents = references(experiment.task, plan.trial)
     if pretrain_iterations is None:
-        pretrain_iterations = 0 if agents or published_success(experiment.task) else progress.iteration
+        as_many_steps = progress.iteration * (1 + experiment.learner.adapt_steps)
+        pretrain_iterations = 0 if agents or published_success(experiment.task) else as_many_steps
     rows = contestants(experiment, progress)
     if pretrain_iterations:
         name = "memoryless" if experiment.learner.remembers else "pretrained"
@@ -136,7 +138,7 @@ def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contest
 
 
 def pretrained(experiment: Experiment, run: Path, name: str, iterations: int, console: Console) -> Contestant:
-    """The same learner trained without adaptation, as long; it is tested like the run's own learner."""
+    """The same learner trained without adaptation; it is tested like the run's own learner."""
     learner = experiment.learner.without_adaptation()
     joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0)
     folder = run / name

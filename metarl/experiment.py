@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +26,7 @@ from metarl.streams import stream_seed
 from metarl.types import MetaLearner
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval", "device", "physics", "deterministic")  # on resume
 RECORDED = ("torch", "mujoco", "gymnasium", "metaworld", "numpy", "metarl")
 
 TaskT = TypeVar("TaskT", bound=TaskDistribution)
@@ -79,13 +81,15 @@ class Experiment(Generic[TaskT, LearnerT]):
         annealed = getattr(self.learner, "anneal_updates", 0)  # of learners that have a schedule
         if 0 < annealed < self.iterations:
             raise BadField(
-                f"iterations is {self.iterations}: the learning rate reaches zero after anneal_updates ({annealed}), "
-                "raise that, too, or use 0 for none"
+                f"iterations is {self.iterations}: use at most anneal_updates ({annealed}), where the learning rate "
+                "reaches zero, or begin a run with both of them higher"
             )
         if self.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", self.device):
             raise BadField(f"device is {self.device!r}: use cpu, cuda or cuda:0")
         if self.device != "cpu" and not torch.cuda.is_available():
             raise BadField(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
+        if int(self.device.partition(":")[2] or 0) >= max(1, torch.cuda.device_count()):
+            raise BadField(f"device is {self.device!r}: this machine has {torch.cuda.device_count()}, from cuda:0 on")
         if self.physics not in ENGINES:
             raise BadField(f"physics is {self.physics!r}: use one of {', '.join(ENGINES)}")
         if isinstance(self.task, VisibleTask):
@@ -123,21 +127,41 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
     name = default_name(experiment) if name is None else name
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"name is {name!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
+    _require_readable(experiment)
     run = root / name
+    if run.exists():
+        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
-    try:
-        run.mkdir()
+        run.mkdir(parents=True)
         (run / checkpoint.DIRECTORY).mkdir()
-        (run / "config.json").write_text(json.dumps(to_json(experiment), indent=2) + "\n")
         (run / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
-    except FileExistsError as error:
-        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}") from error
+        record_config(experiment, run)
     except OSError as error:
+        shutil.rmtree(run, ignore_errors=True)  # a half-made folder would hold its name
         raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
     return run
+
+
+def record_config(experiment: Experiment, run: Path) -> None:
+    """``config.json``, anew where a resumed run has other intervals, another length or device."""
+    temporary = run / "config.tmp"
+    temporary.write_text(json.dumps(to_json(experiment), indent=2) + "\n")
+    os.replace(temporary, run / "config.json")
+
+
+def _require_readable(experiment: Experiment) -> None:
+    """Refuses what trains but could never be opened again.
+
+    Raises:
+        ValueError: a learner or a task that is not known by its name, or a field that JSON changes.
+    """
+    learner, task = type(experiment.learner), type(experiment.task)
+    if ALGORITHMS.get(learner.__name__) is not learner:
+        raise ValueError(f"learner is a {learner.__name__}: add it to metarl.ALGORITHMS, by which runs are opened")
+    if TASKS.get(task.name) is not task:
+        raise ValueError(f"task is a {task.__name__}: give it a name of its own, by which runs are opened")
+    if _experiment_from(json.loads(json.dumps(to_json(experiment)))) != experiment:
+        raise ValueError("the experiment has a field that config.json cannot hold: use numbers, strings and tuples")
 
 
 def load_experiment(run: Path, device: str | None = None) -> Experiment:
@@ -153,21 +177,27 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
         raise ValueError(f"{run} is no run folder: it has no config.json") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    recorded = str(config.get("device", "cpu")) if isinstance(config, dict) else "cpu"
+    if device is None and recorded.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{run} is of device {recorded}, which this machine does not have: add --device cpu")
+    moved = device is not None and device != recorded
     try:
-        tasks = {cls.__name__: cls for cls in TASKS.values()}
-        kind = config["task"]["class"]
-        if kind not in tasks:
-            raise ValueError(f"its task, {kind}, is defined nowhere here: name the file that defines it with --code")
-        task = from_json(tasks[kind], config["task"])
-        learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
-        rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
-        if device not in (None, rest["device"]):
-            rest |= {"device": device, "physics": "auto"}
-        if rest["device"] != "cpu" and not torch.cuda.is_available():
-            raise ValueError(f"its device is {rest['device']}, and this machine has none: add --device cpu")
-        return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
+        experiment = _experiment_from(config | {"device": "cpu", "physics": "auto"} if moved else config)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} describes no experiment of this version of metarl: {error}") from error
+    return experiment if device is None else replace(experiment, device=device)
+
+
+def _experiment_from(config: Any) -> Experiment:
+    """The inverse of ``to_json``, tasks and learners by the names of their classes."""
+    tasks = {cls.__name__: cls for cls in TASKS.values()}
+    kind = config["task"]["class"]
+    if kind not in tasks:
+        raise ValueError(f"its task, {kind}, is defined nowhere here: name the file that defines it with --code")
+    task = from_json(tasks[kind], config["task"])
+    learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
+    rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
+    return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
 
 
 def versions() -> dict[str, Any]:

@@ -12,6 +12,12 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl.types import Metrics
 
 
+def num_recorded(directory: Path) -> int:
+    """Iterations that a run's ``progress.csv`` holds."""
+    path = directory / "progress.csv"
+    return max(0, len(path.read_text().splitlines()) - 1) if path.exists() else 0
+
+
 class ScalarLog:
     """One row an iteration. Opened again on resume, it drops what lies past the checkpoint."""
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.experiment import Experiment, load_experiment
+from metarl.config import to_json
+from metarl.experiment import CHANGEABLE, Experiment, load_experiment
 
 COLORS = mpl.color_sequences["tab10"]
 
@@ -24,7 +26,7 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     rows = {protocol["algorithm"]: record, **record["comparisons"]}
     marker = "o" if num_steps <= 10 else ""
-    for color, (name, row) in zip(COLORS, rows.items(), strict=False):
+    for color, (name, row) in zip(cycle(COLORS), rows.items(), strict=False):
         mean = [e["value"] for e in row["mean"]]
         steps = range(first, first + num_steps)
         axes.plot(steps, mean, marker=marker, color=color, label=name)
@@ -48,12 +50,13 @@ def learning_curves(runs: list[Path], path: Path, *, tag: str) -> None:
     Raises:
         ValueError: a folder that is no run, or a tag that its progress.csv does not have.
     """
+    experiments = [load_experiment(run, device="cpu") for run in runs]
     groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for run in runs:
-        groups[curve_name(load_experiment(run, device="cpu"))].append(read_scalar(run, tag))
+    for name, run in zip(curve_names(experiments), runs, strict=True):
+        groups[name].append(read_scalar(run, tag))
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    for color, (name, curves) in zip(COLORS, groups.items(), strict=False):
+    for color, (name, curves) in zip(cycle(COLORS), groups.items(), strict=False):
         length = min(len(steps) for steps, _ in curves)
         steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
         values = np.stack([values[:length] for _, values in curves])
@@ -81,7 +84,22 @@ def read_scalar(run: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def curve_name(experiment: Experiment) -> str:
+def curve_names(experiments: list[Experiment]) -> list[str]:
+    """A name for each; two are the same where experiments differ in nothing but their seed, length or machine.
+
+    Where task, preset and algorithm do not tell two of them apart, the fields that do are named.
+    """
+    names = [_short_name(experiment) for experiment in experiments]
+    settings = [_settings("", to_json(experiment)) for experiment in experiments]
+    found = []
+    for name, own in zip(names, settings, strict=True):
+        alike = [other for other_name, other in zip(names, settings, strict=True) if other_name == name]
+        differing = [f"{key} {value}" for key, value in own.items() if any(o.get(key) != value for o in alike)]
+        found.append(", ".join([name, *differing]))
+    return found
+
+
+def _short_name(experiment: Experiment) -> str:
     learner = experiment.learner
     parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
     if getattr(learner, "estimator", "maml") != "maml":
@@ -89,6 +107,15 @@ def curve_name(experiment: Experiment) -> str:
     if getattr(learner, "learn_inner_lr", False):
         parts.append("learned step sizes")
     return f"{experiment.task.name} ({experiment.preset}) {' '.join(dict.fromkeys(parts))}"
+
+
+def _settings(prefix: str, value: Any) -> dict[str, Any]:
+    """The fields of a nested experiment by name, without those that leave the curve's meaning alone."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    kept = {key: item for key, item in value.items() if prefix or key not in ("seed", "num_threads", *CHANGEABLE)}
+    nested = [_settings(f"{prefix}.{key}" if prefix else key, item) for key, item in kept.items()]
+    return {key: item for part in nested for key, item in part.items()}
 
 
 def _finish(axes: Axes) -> None:

@@ -85,7 +85,8 @@ def _play(
     fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *steps)
     zeros = torch.zeros_like(fields["reward"])
     if not fields["action"].isfinite().all():  # MuJoCo would take them for 0 and go on
-        raise FloatingPointError("the policy's actions are not finite: lower inner_lr or the outer step, and resume")
+        advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
+        raise FloatingPointError(f"the policy's actions are not finite: {advice}")
     log_prob = fields["dist"].log_prob(fields["action"])
     return TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros), actor
 

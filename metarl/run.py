@@ -19,8 +19,17 @@ from envs.api import BadField, TaskEnv
 from metarl import checkpoint
 from metarl.episodes import by_kind
 from metarl.evaluate import held_out_tasks, meta_test
-from metarl.experiment import Experiment, LearnerT, TaskT, create_run, load_experiment, run_lock
-from metarl.logger import ProgressDisplay, ScalarLog
+from metarl.experiment import (
+    CHANGEABLE,
+    Experiment,
+    LearnerT,
+    TaskT,
+    create_run,
+    load_experiment,
+    record_config,
+    run_lock,
+)
+from metarl.logger import ProgressDisplay, ScalarLog, num_recorded
 from metarl.snapshot import capture, initial_progress, restore
 from metarl.stopping import StopOnSignal, Stopped
 from metarl.streams import stream_seed
@@ -28,7 +37,6 @@ from metarl.train import Progress, train
 from metarl.types import Metrics
 
 EXIT_BAD_INPUT = 2
-CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval", "device", "physics", "deterministic")  # on resume
 
 
 @dataclass(frozen=True)
@@ -76,33 +84,37 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     """
     console = Console(soft_wrap=True) if console is None else console
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
-    with run_lock(run), StopOnSignal() as stopping:
-        env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
-        progress = initial_progress(experiment)
-        _continue_or_begin(experiment, run, progress, env, console)
-        recording = Recording(experiment, run, progress, env, stopping, console)
-        try:
-            train(
-                experiment.learner,
-                experiment.task,
-                env,
-                progress,
-                iterations=experiment.iterations,
-                episodes=experiment.episodes_per_env,
-                begin=recording.begin,
-                log=recording.log,
-            )
-            recording.begin()
-        except Stopped:
-            pass
-        finally:
-            recording.close()
+    with run_lock(run), StopOnSignal() as stopping, contextlib.suppress(Stopped):
+        _train_in(run, experiment, stopping, console)
     if stopping.signal is not None:
-        console.print(f"stopped after {recording.iteration} iterations; continue with --resume {run}")
+        console.print(f"stopped; continue with --resume {run}")
         return 128 + stopping.signal
     code = f" --code {sys.argv[0]}" if type(experiment.task).__module__ == "__main__" else ""
     console.print(f"done: metarl evaluate {run}{code} · metarl video {run}{code} · tensorboard --logdir {run.parent}")
     return 0
+
+
+def _train_in(run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console) -> None:
+    env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
+    progress = initial_progress(experiment)
+    _continue_or_begin(experiment, run, progress, env, console)
+    with stopping.postponed():
+        record_config(experiment, run)
+    recording = Recording(experiment, run, progress, env, stopping, console)
+    try:
+        train(
+            experiment.learner,
+            experiment.task,
+            env,
+            progress,
+            iterations=experiment.iterations,
+            episodes=experiment.episodes_per_env,
+            begin=recording.begin,
+            log=recording.log,
+        )
+        recording.begin()
+    finally:
+        recording.close()
 
 
 class Recording:
@@ -145,9 +157,10 @@ class Recording:
 
     def close(self) -> None:
         """Writes the last checkpoint."""
-        self._display.close()
-        self._scalars.close()
-        self._save()
+        with self._stopping.postponed():
+            self._display.close()
+            self._scalars.close()
+            self._save()
 
     def _save(self) -> None:
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
@@ -155,6 +168,12 @@ class Recording:
 
 def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
+        if num_recorded(run):
+            raise ValueError(
+                f"{run} has {num_recorded(run)} iterations in progress.csv and no checkpoint to continue from: bring "
+                f"its {checkpoint.DIRECTORY}/ back, or start a new run"
+            )
+        (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)
         console.print(f"recording in {run}")
         return
     content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print)
@@ -189,7 +208,8 @@ def prepare_process(num_threads: int, *, deterministic: bool = False) -> None:
 def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
     """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
     learner, num_tasks = experiment.learner, experiment.eval_tasks
-    env = experiment.make_env(num_tasks, experiment.num_envs, stream="meta-test resets")
+    num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
+    env = experiment.make_env(num_tasks, num_envs, stream="meta-test resets")
     tasks = held_out_tasks(experiment.task, num_tasks)
     result = meta_test(
         learner,
@@ -236,9 +256,12 @@ def errors_in_one_sentence() -> Iterator[None]:
         yield
     except (ValueError, FloatingPointError, checkpoint.CheckpointError) as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}; a run that it stopped continues with --resume once that is mended")
     except torch.OutOfMemoryError as error:
         wanted = str(error).partition(". GPU")[0]  # what follows is a paragraph about the allocator
-        _fail(f"out of memory: lower num_envs, num_tasks or episodes, or with MAML learner.chunk_samples ({wanted})")
+        advice = "start a run with lower num_envs, num_tasks or episodes, or with MAML learner.chunk_samples"
+        _fail(f"out of memory: {advice} ({wanted})")
 
 
 def _fail(message: str) -> NoReturn:

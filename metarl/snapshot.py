@@ -1,6 +1,7 @@
 """Everything a run continues from, as a checkpoint's content, and back."""
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: d
         return
     seed, device = experiment.seed, str(env.device)
     progress.actions = stream(seed, "actions", progress.iteration, device=device)
-    resets = stream(seed, "resets", progress.iteration, device=device)
-    env.load_state_dict(content["env"] | {"generator": resets.get_state()})
+    resets = (stream(seed, f"moved {n}", progress.iteration, device=device).get_state() for n in count())
+    env.load_state_dict(tree_map_only(torch.Tensor, lambda x: next(resets) if _is_generator(x) else x, content["env"]))
+
+
+def _is_generator(x: torch.Tensor) -> bool:
+    """Whether a tensor of an environment's state is that of a random generator: nothing else there is bytes."""
+    return x.dtype == torch.uint8
 
 
 def restore_learner(progress: Progress, content: dict[str, Any]) -> None:

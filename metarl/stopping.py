@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):
-    """A signal asked the run to end."""
+class Stopped(BaseException):
+    """A signal asked the run to end; no ``except Exception`` on its way may take it for a failure."""
 
 
 class StopOnSignal:
@@ -31,8 +31,10 @@ class StopOnSignal:
         """A signal that comes inside raises at the end."""
         came_before = self.signal
         self._postponed = True
-        yield
-        self._postponed = False
+        try:
+            yield
+        finally:
+            self._postponed = False
         if self.signal is not None and came_before is None:
             raise Stopped
 

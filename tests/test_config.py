@@ -15,6 +15,7 @@ from envs.ant_goal import AntGoal
 from envs.api import BadField
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.half_cheetah_vel import HalfCheetahVel
+from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
 from metarl.config import from_json, to_json
@@ -169,6 +170,14 @@ def test_a_refusal_says_every_bound() -> None:
 def test_an_experiment_that_cannot_run_is_refused_before_any_work(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **change)
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert replace(SMALL, device="cuda:1").device == "cuda:1"
+    with pytest.raises(BadField, match="device is 'cuda:2': this machine has 2, from cuda:0 on"):
+        replace(SMALL, device="cuda:2")
 
 
 # --- run folders that are read
@@ -337,6 +346,43 @@ def test_a_disk_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, mon
     assert str(error.value) == expected
 
 
+def test_a_disk_that_fills_up_leaves_no_half_made_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValueError, match="No space left on device"):
+        create_run(SMALL, tmp_path, "run")
+    assert not (tmp_path / "run").exists()
+
+
+@dataclass(frozen=True)
+class OwnMAML(MAML):
+    pass
+
+
+@dataclass(frozen=True)
+class NamelessTask(HalfCheetahDir):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learner": OwnMAML()}, "learner is a OwnMAML: add it to metarl.ALGORITHMS"),
+        ({"task": NamelessTask()}, "task is a NamelessTask: give it a name of its own"),
+    ],
+)
+def test_what_could_never_be_opened_again_is_not_trained(
+    change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_run(replace(SMALL, **change), tmp_path, "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setitem(ALGORITHMS, "OwnMAML", OwnMAML)
+    assert load_experiment(create_run(replace(SMALL, learner=OwnMAML()), tmp_path, "run")).learner == OwnMAML()
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_file_in_the_place_of_the_folder_of_runs_is_said_in_a_sentence(tmp_path: Path, inside: bool) -> None:
     """It is the root that is wrong, so another name would not help."""
@@ -353,5 +399,5 @@ def test_a_run_of_a_gpu_is_read_where_there_is_none(tmp_path: Path, monkeypatch:
     (run / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert load_experiment(run, device="cpu") == SMALL
-    with pytest.raises(ValueError, match="its device is cuda, and this machine has none: add --device cpu"):
+    with pytest.raises(ValueError, match="is of device cuda, which this machine does not have: add --device cpu"):
         load_experiment(run)

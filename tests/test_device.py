@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from pretend_cuda import Pretence, pretend_cuda, to_host
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from envs.api import TaskDistribution
 from envs.bandit import Bandit
@@ -225,6 +226,23 @@ def test_a_run_resumed_on_the_device_has_the_bits_of_an_undisturbed_one(
     restore(second.experiment, second.progress, second.env, checkpoint.load(tmp_path / "iteration.ckpt"))
     second.train(2)
     assert_same(to_host(capture_of(second)), to_host(capture_of(whole)))
+
+
+@pytest.mark.parametrize("task", [Bandit(arms=3), TabularMDP(states=3, actions=2)], ids=lambda task: task.name)
+def test_worlds_with_generators_of_their_own_move_too(task: TaskDistribution) -> None:
+    """A generator's state on a GPU is 16 bytes, which one on a CPU refuses; the worlds' other state comes along."""
+    first, second = (task.make(2, 2, seed=seed) for seed in (0, 1))
+    first.set_tasks(task.sample(2, torch.Generator().manual_seed(0)))
+    first.reset()
+    experiment = experiment_of(rl2("gru"), task, "cpu")
+    content = capture(initial_progress(experiment), first) | {"device": "cuda"}
+    there = tree_map(lambda x: x[:16] if isinstance(x, Tensor) and x.dtype == torch.uint8 else x, content["env"])
+    restore(experiment, initial_progress(experiment), second, content | {"env": there})
+    for name, value in first.state_dict()["worlds"].items():
+        assert torch.equal(value, second.state_dict()["worlds"][name]) == (value.dtype != torch.uint8)
+    states = [x for x in tree_leaves(second.state_dict()) if isinstance(x, Tensor) and x.dtype == torch.uint8]
+    assert len(states) == 2
+    assert not torch.equal(*states), "payoffs and resets have a stream each"
 
 
 def test_a_run_that_moves_to_another_device_goes_on_from_its_learner_and_tasks(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_run_out_of_memory_names_the_fields_and_keeps_what_it_has_completed(
     monkeypatch.setattr(RL2, "update", update_twice)
     assert run_on_device(tmp_path) == EXIT_BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: out of memory: lower num_envs, num_tasks or episodes")
+    assert line.startswith("error: out of memory: start a run with lower num_envs, num_tasks or episodes")
     assert line.endswith("(CUDA out of memory. Tried to allocate 9.00 GiB)")
     content = checkpoint.load_newest(tmp_path / "run" / checkpoint.DIRECTORY, pytest.fail)
     assert content["iteration"] == 2

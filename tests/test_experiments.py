@@ -107,7 +107,7 @@ def test_every_estimator_is_one_preset_away(run: Run, estimator: str, tmp_path: 
 def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -> None:
     found = run("rl2_bandit.py", "--iterations", "1000")
     assert found.code == 2
-    assert "iterations is 1000: the learning rate reaches zero after anneal_updates (" in found.err
+    assert "iterations is 1000: use at most anneal_updates (" in found.err
 
 
 def test_maml_refuses_discrete_actions() -> None:

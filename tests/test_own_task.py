@@ -122,6 +122,7 @@ def test_gymnasium_knows_it_once_it_is_registered(task: TaskDistribution) -> Non
 def test_its_runs_resume_and_say_how_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--resume", str(run), "--iterations", "3") == 0
     assert f"metarl evaluate {run} --code {FILE}" in capsys.readouterr().out
+    assert json.loads((run / "config.json").read_text())["iterations"] == 3, "what a further resume goes on with"
     assert json.loads((run / "config.json").read_text())["task"]["class"] == "PointingArm"
     assert len((run / "progress.csv").read_text().splitlines()) == 1 + 3
 
@@ -136,6 +137,11 @@ def test_its_runs_are_evaluated_when_the_file_is_named(run: Path, capsys: pytest
     cli.main(["evaluate", str(run), *options, "--code", str(FILE)])
     assert (run / "evaluation.json").exists()
     assert load_experiment(run).task == TASKS["pointing_arm"](horizon=10)
+
+
+def test_its_runs_are_drawn(run: Path, tmp_path: Path) -> None:
+    cli.main(["plot", str(run), "--out", str(tmp_path / "curves.png"), "--code", str(FILE)])
+    assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_its_runs_are_filmed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,10 +88,12 @@ class ESMAML(GradientLearner):
         return dist.sample(generator), dist, actor
 
     def adapt(self, state: HasMeta, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
-        """phi of every policy of every task, on the experience of its own worlds."""
+        """phi of every policy of every task, on the experience of its own worlds alone, their advantages included."""
         _, inner_lr = self.split(state.meta)
         scaled = {name: scale * rate for name, rate in inner_lr.items()}
-        own = tree_map(lambda x: x.unflatten(1, (actor["log_std"].shape[1], -1)), batch)
+        num_policies = actor["log_std"].shape[1]
+        own = tree_map(lambda x: x.unflatten(1, (num_policies, -1)).flatten(0, 1), batch)  # [task * policy, env ...]
+        own = tree_map(lambda x: x.unflatten(0, (-1, num_policies)), self.credit(state, own))
         return vmap(vmap(lambda phi, batch: adapt(self.policy, phi, batch, scaled, log_likelihood_loss)))(actor, own)
 
     def update(self, state: ESMAMLState, batches: list[TrajectoryBatch]) -> tuple[ESMAMLState, Metrics]:

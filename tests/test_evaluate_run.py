@@ -1,0 +1,90 @@
+"""``metarl evaluate`` as a user starts it, on tiny runs; and the held-out tests during training."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from envs.bandit import Bandit
+from envs.navigation import Navigation
+from metarl import cli
+from metarl.algorithms.maml import MAML
+from metarl.algorithms.rl2 import RL2
+from metarl.evaluate_run import Protocol, evaluate_run
+from metarl.experiment import Experiment, create_run, load_experiment
+from metarl.policies import RecurrentPolicy
+from metarl.run import execute, held_out_metrics
+from metarl.snapshot import initial_progress
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+POINTS = Experiment(
+    task=Navigation(horizon=5), learner=MAML(adapt_steps=2), num_tasks=2, num_envs=2, episodes=4, iterations=2
+)
+BANDITS = Experiment(
+    task=Bandit(arms=3), learner=RL2(RecurrentPolicy(memory_size=4)), num_tasks=2, num_envs=1, episodes=4, iterations=1
+)
+
+
+def trained(experiment: Experiment, root: Path) -> Path:
+    run = create_run(replace(experiment, eval_interval=0), root, "run")
+    assert execute(replace(experiment, eval_interval=0), run, console=Console(file=io.StringIO())) == 0
+    return run
+
+
+def evaluated(run: Path, **options: Any) -> tuple[dict[str, Any], str]:
+    """The record that an evaluation leaves, and what it shows."""
+    console = Console(file=io.StringIO(), width=200)
+    evaluate_run(run, Protocol(tasks=3), console=console, **({"pretrain_iterations": None} | options))
+    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((run / "evaluation.json").read_text()), console.file.getvalue()
+
+
+def test_the_comparison_is_trained_on_as_many_steps_and_but_once(tmp_path: Path) -> None:
+    """2 iterations with 3 batches each are 6 of a single one."""
+    run = trained(POINTS, tmp_path)
+    record, shown = evaluated(run)
+    joint = load_experiment(run / "pretrained")
+    assert joint.iterations == 6
+    assert joint.learner.adapt_steps == 0
+    own, rows = ((folder / "progress.csv").read_text().splitlines() for folder in (run, run / "pretrained"))
+    assert len(rows) == 1 + 6
+    assert [table[-1].split(",")[1] for table in (own, rows)] == [str(2 * 2 * 4 * 5 * 3)] * 2  # env steps
+    assert set(record["comparisons"]) == {"pretrained", "untrained"}
+    assert "pretrained" in shown
+    again, _ = evaluated(run)
+    assert (run / "pretrained" / "progress.csv").read_text().splitlines() == rows
+    assert again["returns"] == record["returns"]
+
+
+def test_a_trial_is_shown_by_episode_beside_its_references(tmp_path: Path) -> None:
+    record, shown = evaluated(trained(BANDITS, tmp_path))
+    returns = record["returns"]
+    assert [len(returns), len(returns[0]), len(returns[0][0])] == [3, 4, 1]
+    assert {"RL2, greedy", "untrained", "random", "Thompson sampling"} <= set(record["comparisons"])
+    total = sum(e["value"] for e in record["mean"])
+    assert record["trial"]["value"] == pytest.approx(total, rel=1e-6)
+    assert f"{total:.2f}" in shown
+
+
+def test_tests_during_training_adapt_on_as_much_as_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worlds in place of episodes, so that a test is one batch long."""
+    asked, make = [], Navigation.make
+
+    def spied(self: Navigation, num_tasks: int, num_envs: int, **options: Any) -> Any:
+        asked.append((num_tasks, num_envs))
+        return make(self, num_tasks, num_envs, **options)
+
+    monkeypatch.setattr(Navigation, "make", spied)
+    held_out_metrics(POINTS, initial_progress(POINTS))
+    assert asked == [(POINTS.eval_tasks, POINTS.episodes)]
+
+
+def test_the_doctor_says_what_a_report_of_a_problem_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["doctor"])
+    said = capsys.readouterr().out
+    for words in ("torch 2.", "mujoco 3.", "cores", "GPU:", "rendering:", "half-cheetah steps/s"):
+        assert words in said

@@ -1,0 +1,87 @@
+"""Learning curves of runs side by side: which runs share a line, and what the lines are called."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.figure
+import pytest
+
+from envs.metaworld import ML1
+from envs.navigation import Navigation
+from metarl.algorithms.maml import MAML
+from metarl.algorithms.outer import PPO
+from metarl.algorithms.rl2 import RL2
+from metarl.experiment import Experiment, create_run
+from metarl.plot import curve_names, learning_curves, read_scalar
+
+BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017")
+
+
+def recorded(experiment: Experiment, root: Path, name: str, returns: list[float]) -> Path:
+    run = create_run(experiment, root, name)
+    rows = [f"{i},{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
+    (run / "progress.csv").write_text("\n".join(["iteration,env_steps,meta_train/return_post", *rows]) + "\n")
+    return run
+
+
+def test_runs_that_differ_in_seed_length_or_machine_share_a_line() -> None:
+    others = [replace(BASE, seed=1), replace(BASE, iterations=7), replace(BASE, num_threads=1, eval_interval=3)]
+    assert set(curve_names([BASE, *others])) == {"navigation (maml2017) MAML TRPO"}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(BASE, learner=MAML(inner_lr=0.5)), ("learner.inner_lr 0.1", "learner.inner_lr 0.5")),
+        (replace(BASE, num_tasks=3), ("num_tasks 40", "num_tasks 3")),
+        (replace(BASE, task=Navigation(horizon=7)), ("task.horizon 100", "task.horizon 7")),
+    ],
+)
+def test_runs_that_differ_in_more_do_not_and_the_difference_is_named(other: Experiment, named: tuple[str, str]) -> None:
+    first, second, third = curve_names([BASE, other, replace(other, seed=5)])
+    assert first == f"navigation (maml2017) MAML TRPO, {named[0]}"
+    assert second == third == f"navigation (maml2017) MAML TRPO, {named[1]}"
+
+
+def test_what_a_name_says_already_is_not_said_twice() -> None:
+    experiments = [BASE, replace(BASE, learner=MAML(outer=PPO())), replace(BASE, learner=MAML(estimator="lvc"))]
+    experiments += [replace(BASE, task=ML1(), learner=RL2(), preset="tuned")]
+    assert curve_names(experiments) == [
+        "navigation (maml2017) MAML TRPO",
+        "navigation (maml2017) MAML PPO",
+        "navigation (maml2017) MAML TRPO lvc",
+        "ml1 (tuned) RL2",
+    ]
+
+
+def test_a_line_is_the_mean_of_its_seeds_in_a_band_of_their_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of the figure itself: a longer run is cut to the shorter one; the twelfth line is drawn, too."""
+    figures: list[matplotlib.figure.Figure] = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    runs = [recorded(BASE, tmp_path, "a", [1.0, 2.0]), recorded(replace(BASE, seed=1), tmp_path, "b", [3.0, 6.0, 9.0])]
+    runs += [recorded(replace(BASE, num_tasks=n), tmp_path, f"n{n}", [float(n)]) for n in range(1, 12)]
+    learning_curves(runs, tmp_path / "new" / "curves.png", tag="meta_train/return_post")
+    (axes,) = figures[0].axes
+    mean, *others = axes.lines
+    assert mean.get_xdata().tolist() == [100.0, 200.0]
+    assert mean.get_ydata().tolist() == [2.0, 4.0]
+    (band,) = axes.collections
+    corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(100, 1), (100, 3), (200, 2), (200, 6)}
+    assert [line.get_ydata().tolist() for line in others] == [[float(n)] for n in range(1, 12)]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts[0] == "navigation (maml2017) MAML TRPO, num_tasks 40, 2 seeds"
+    assert texts[1] == "navigation (maml2017) MAML TRPO, num_tasks 1, 1 seed"
+
+
+def test_a_picture_is_written(tmp_path: Path) -> None:
+    learning_curves([recorded(BASE, tmp_path, "a", [1.0, 2.0])], tmp_path / "a.png", tag="meta_train/return_post")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tag_that_was_not_recorded_is_refused_with_those_that_were(tmp_path: Path) -> None:
+    run = recorded(BASE, tmp_path, "a", [1.0])
+    with pytest.raises(ValueError, match=r"tag is 'loss': .*env_steps, iteration, meta_train/return_post"):
+        read_scalar(run, "loss")
