@@ -183,6 +183,11 @@ class TaskDistribution(ABC):
     def spec(self) -> EnvSpec:
         """Dimensions of the environment."""
 
+    @property
+    def num_test_tasks(self) -> int | None:
+        """How many held-out tasks there are; None: as many as are asked for."""
+        return None
+
     @abstractmethod
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task ..."]:
         """Draws task parameters; the number of worlds has no influence on them."""

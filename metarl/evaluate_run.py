@@ -51,6 +51,7 @@ class Protocol:
         benchmark = published_success(experiment.task) is not None
         if experiment.learner.remembers:
             num_tasks, num_trials = (50, 4) if benchmark else (1000, 1)
+            num_tasks = min(num_tasks, experiment.task.num_test_tasks or num_tasks)
             trial = self.steps or experiment.episodes_per_env
             episodes = self.episodes or num_trials
             return Plan(self.tasks or num_tasks, episodes, scales=(), trial=trial, min_steps=0, seed=self.seed)

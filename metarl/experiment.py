@@ -76,6 +76,9 @@ class Experiment(Generic[TaskT, LearnerT]):
                 f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "
                 "plays equally many"
             )
+        limit = self.task.num_test_tasks
+        if limit is not None and self.eval_tasks > limit:
+            raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
         if self.seed == HELD_OUT_SEED:
             raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
         annealed = getattr(self.learner, "anneal_updates", 0)  # of learners that have a schedule

@@ -15,6 +15,7 @@ from envs.ant_goal import AntGoal
 from envs.api import BadField
 from envs.half_cheetah_dir import HalfCheetahDir
 from envs.half_cheetah_vel import HalfCheetahVel
+from envs.metaworld import ML1
 from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
@@ -165,6 +166,7 @@ def test_a_refusal_says_every_bound() -> None:
         ({"seed": HELD_OUT_SEED}, "the held-out tasks are drawn from it"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"physics": "bullet"}, "physics is 'bullet'"),
+        ({"task": ML1(), "eval_tasks": 51}, "eval_tasks is 51: ml1 has 50 test tasks"),
     ],
 )
 def test_an_experiment_that_cannot_run_is_refused_before_any_work(change: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from envs.bandit import Bandit
+from envs.metaworld import MT1
 from envs.navigation import Navigation
 from metarl import cli
 from metarl.algorithms.maml import MAML
@@ -68,6 +69,12 @@ def test_a_trial_is_shown_by_episode_beside_its_references(tmp_path: Path) -> No
     total = sum(e["value"] for e in record["mean"])
     assert record["trial"]["value"] == pytest.approx(total, rel=1e-6)
     assert f"{total:.2f}" in shown
+
+
+def test_no_more_tasks_are_asked_for_than_there_are() -> None:
+    many = replace(BANDITS, task=MT1(), eval_tasks=5)
+    assert Protocol().plan(many).tasks == 50
+    assert Protocol().plan(BANDITS).tasks == 1000
 
 
 def test_tests_during_training_adapt_on_as_much_as_training(monkeypatch: pytest.MonkeyPatch) -> None:

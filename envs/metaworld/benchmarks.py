@@ -27,19 +27,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, TaskDistribution, require
+from envs.api import BadField, EnvSpec, require
 from envs.metaworld.goals import GOALS, draw_goals
 from envs.metaworld.sawyer import SAWYER
 from envs.metaworld.simulation import FRAME_SKIP
 from envs.metaworld.view import goal_model
 from envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
-from envs.task_env import BatchedTaskEnv
+from envs.task_env import BatchedTasks
 
 LONGEST_VECTOR = 6
 
 
 @dataclass(frozen=True)
-class MetaWorld(TaskDistribution):
+class MetaWorld(BatchedTasks):
     """What the benchmarks share."""
 
     show_goal: ClassVar[bool] = False
@@ -75,6 +75,10 @@ class MetaWorld(TaskDistribution):
     def spec(self) -> EnvSpec:
         return EnvSpec(obs_dim=2 * FRAME + 3, action_dim=4, horizon=self.horizon, terminates=False, has_success=True)
 
+    @property
+    def num_test_tasks(self) -> int:
+        return GOALS * len(self.test_goals)
+
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 7"]:
         """Training tasks, equally many of each environment up to one; each takes its goals without replacement."""
         environments = list(self.train_goals.values())
@@ -84,9 +88,9 @@ class MetaWorld(TaskDistribution):
 
     def published_tasks(self, num_tasks: int) -> Float[Tensor, "task 7"]:
         """The benchmark's test tasks, equally many of each environment up to one, from its first goal on."""
+        if num_tasks > self.num_test_tasks:
+            raise BadField(f"tasks is {num_tasks}: {self.name} has {self.num_test_tasks} test tasks")
         environments = list(self.test_goals.values())
-        if num_tasks > GOALS * len(environments):
-            raise BadField(f"tasks is {num_tasks}: {self.name} has {GOALS * len(environments)} test tasks")
         each, rest = divmod(num_tasks, len(environments))
         return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
 
@@ -98,26 +102,16 @@ class MetaWorld(TaskDistribution):
         sawyer = SAWYER[ENVIRONMENTS[int(task[0])]]
         return goal_model(sawyer, task[1 : 1 + len(sawyer.vec_low)].double().cpu().numpy())
 
-    def make(
-        self,
-        num_tasks: int,
-        num_envs: int,
-        *,
-        seed: int,
-        device: str = "cpu",
-        physics: str = "auto",
-        num_threads: int = 0,
-    ) -> BatchedTaskEnv:
-        worlds = MetaWorlds(
-            num_tasks * num_envs,
+    def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> MetaWorlds:
+        return MetaWorlds(
+            num_worlds,
             reward=self.reward,
             show_goal=self.show_goal,
             standardize=self.standardize,
-            device=torch.device(device),
+            device=device,
             physics=physics,
             num_threads=num_threads,
         )
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
 
 
 def _choose(goals: Tensor, count: int, generator: torch.Generator) -> Tensor:
