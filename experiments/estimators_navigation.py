@@ -6,15 +6,8 @@ Three inner steps; the reward is silent around the start, so that inner steps mu
 paper (Rothfuss et al. 2019, figure 5): estimators with credit for the sampling solve what MAML as published does not.
 """
 
-from envs.navigation import Navigation
-from metarl.algorithms.es_maml import ESMAML
-from metarl.algorithms.gradient import GradientLearner
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import PPO, TRPO
-from metarl.algorithms.promp import ProMP
-from metarl.algorithms.reptile import Reptile
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import Navigation
+from metarl import ESMAML, MAML, PPO, TRPO, Experiment, GaussianMLP, GradientLearner, ProMP, Reptile
 from metarl.run import Command, main
 
 POLICY = GaussianMLP((64, 64), "tanh")

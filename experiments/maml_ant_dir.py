@@ -5,11 +5,8 @@ same task with what half-cheetahs needed: smooth activations, a shorter credit h
 v5 are MAML on those definitions of the task, not tuned.
 """
 
-from envs.ant_dir import AntDir
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import AntDir
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

@@ -5,11 +5,8 @@ same task with what half-cheetahs needed: smooth activations, a shorter credit h
 MAML on that definition of the task, not tuned.
 """
 
-from envs.ant_vel import AntVel
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import AntVel
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

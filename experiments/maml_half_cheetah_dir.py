@@ -9,11 +9,8 @@ times its steps, for --device cuda. promp and v5 are MAML on those definitions o
 
 from dataclasses import replace
 
-from envs.half_cheetah_dir import HalfCheetahDir
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import HalfCheetahDir
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 TUNED = Experiment(

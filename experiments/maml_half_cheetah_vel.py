@@ -6,11 +6,8 @@ the inner gradient's noise is what limits such tasks (direction: cosine of two t
 0.95). promp and v5 are MAML on those definitions of the task, not tuned.
 """
 
-from envs.half_cheetah_vel import HalfCheetahVel
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import HalfCheetahVel
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

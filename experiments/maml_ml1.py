@@ -4,11 +4,8 @@ plus has the hyperparameters and the 2M environment steps of Meta-World+ (2025),
 2021. tuned keeps plus's budget, with standardized observations, smaller meta-batches and a network for CPUs.
 """
 
-from envs.metaworld import ML1
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import ML1
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

@@ -4,11 +4,8 @@ plus has the hyperparameters and the 90M environment steps of Meta-World+ (2025)
 2021. tuned keeps plus's budget and meta-batch, with standardized observations and a network that CPUs can update.
 """
 
-from envs.metaworld import ML45
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import ML45
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

@@ -4,11 +4,8 @@ The preset maml2017 repeats Finn et al. 2017 within its sample budget (8M enviro
 reward with three inner steps.
 """
 
-from envs.navigation import Navigation
-from metarl.algorithms.maml import MAML
-from metarl.algorithms.outer import TRPO
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import Navigation
+from metarl import MAML, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {

@@ -18,12 +18,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import EnvSpec
-from envs.mujoco_env import MujocoTask
+from envs import EnvSpec, MujocoTask
 from envs.physics import Physics, write
-from metarl.algorithms.maml import MAML
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from metarl import MAML, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 XML = """

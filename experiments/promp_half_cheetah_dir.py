@@ -3,11 +3,8 @@
 promp has the published task and hyperparameters (160M environment steps; experiments/all_envs_eval/ppo_run_all.py).
 """
 
-from envs.half_cheetah_dir import HalfCheetahDir
-from metarl.algorithms.outer import PPO
-from metarl.algorithms.promp import ProMP
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import HalfCheetahDir
+from metarl import PPO, Experiment, GaussianMLP, ProMP
 from metarl.run import Command, main
 
 PRESETS = {

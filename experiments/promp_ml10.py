@@ -4,11 +4,8 @@ No paper reports it. plus has the budget, meta-batch and network of Meta-World+'
 preset tuned with ProMP's published outer loss in the place of TRPO, not tuned itself.
 """
 
-from envs.metaworld import ML10
-from metarl.algorithms.outer import PPO
-from metarl.algorithms.promp import ProMP
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import ML10
+from metarl import PPO, Experiment, GaussianMLP, ProMP
 from metarl.run import Command, main
 
 PRESETS = {

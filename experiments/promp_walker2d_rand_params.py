@@ -4,11 +4,8 @@ promp has the published task and hyperparameters (320M environment steps; experi
 half of the other tasks' inner step, three epochs, and a penalty that holds the inner KL near .01.
 """
 
-from envs.walker2d_rand_params import Walker2dRandParams
-from metarl.algorithms.outer import PPO
-from metarl.algorithms.promp import ProMP
-from metarl.experiment import Experiment
-from metarl.policies import GaussianMLP
+from envs import Walker2dRandParams
+from metarl import PPO, Experiment, GaussianMLP, ProMP
 from metarl.run import Command, main
 
 PRESETS = {

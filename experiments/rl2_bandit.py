@@ -4,10 +4,8 @@ An episode is one pull, so a trial of n pulls has n episodes. ``metarl evaluate`
 Bayes-optimal value where it can be computed, and the paper's numbers beside the result.
 """
 
-from envs.bandit import Bandit
-from metarl.algorithms.rl2 import RL2
-from metarl.experiment import Experiment
-from metarl.policies import RecurrentPolicy
+from envs import Bandit
+from metarl import RL2, Experiment, RecurrentPolicy
 from metarl.run import Command, main
 
 

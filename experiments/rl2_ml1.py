@@ -4,10 +4,8 @@ plus has the hyperparameters and the 2M environment steps of Meta-World+ (2025),
 2021; tuned keeps plus's budget with standardized observations, shorter trials and a network that CPUs can update.
 """
 
-from envs.metaworld import ML1
-from metarl.algorithms.rl2 import RL2
-from metarl.experiment import Experiment
-from metarl.policies import RecurrentPolicy
+from envs import ML1
+from metarl import RL2, Experiment, RecurrentPolicy
 from metarl.run import Command, main
 
 PRESETS = {

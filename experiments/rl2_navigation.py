@@ -4,10 +4,8 @@ The presets name the definition of the task. ``metarl evaluate`` trains a memory
 beside it.
 """
 
-from envs.navigation import Navigation
-from metarl.algorithms.rl2 import RL2
-from metarl.experiment import Experiment
-from metarl.policies import RecurrentPolicy
+from envs import Navigation
+from metarl import RL2, Experiment, RecurrentPolicy
 from metarl.run import Command, main
 
 

@@ -4,10 +4,8 @@
 result.
 """
 
-from envs.tabular_mdp import TabularMDP
-from metarl.algorithms.rl2 import RL2
-from metarl.experiment import Experiment
-from metarl.policies import RecurrentPolicy
+from envs import TabularMDP
+from metarl import RL2, Experiment, RecurrentPolicy
 from metarl.run import Command, main
 
 

@@ -4,8 +4,10 @@ The loop is :func:`metarl.train.train`; an algorithm is a dataclass in :mod:`met
 lives in the sister package ``envs``; :func:`metarl.run.main` makes a script of an :class:`Experiment`.
 """
 
+from envs.api import TASKS
 from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.es_maml import ESMAML
+from metarl.algorithms.gradient import GradientLearner
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
 from metarl.algorithms.promp import ProMP
@@ -32,6 +34,7 @@ __all__ = [
     "Experiment",
     "GaussianMLP",
     "Gradient",
+    "GradientLearner",
     "LinearFeatureBaseline",
     "MetaLearner",
     "Previous",
@@ -44,3 +47,6 @@ __all__ = [
     "rollout",
     "train",
 ]
+
+if not TASKS:
+    raise ImportError("another folder called envs hides the one of metarl: rename it, or start Python elsewhere")
