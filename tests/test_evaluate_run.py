@@ -2,6 +2,8 @@
 
 import io
 import json
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,9 @@ def test_the_doctor_says_what_a_report_of_a_problem_needs(capsys: pytest.Capture
     said = capsys.readouterr().out
     for words in ("torch 2.", "mujoco 3.", "cores", "GPU:", "rendering:", "half-cheetah steps/s"):
         assert words in said
+
+
+def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["metarl", "list"])
+    runpy.run_module("metarl", run_name="__main__")
+    assert "half_cheetah_dir" in capsys.readouterr().out
