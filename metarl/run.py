@@ -168,9 +168,9 @@ class Recording:
 
 def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
-        if num_recorded(run):
+        if recorded := num_recorded(run):
             raise ValueError(
-                f"{run} has {num_recorded(run)} iterations in progress.csv and no checkpoint to continue from: bring "
+                f"{run} has {recorded} iterations in progress.csv and no checkpoint to continue from: bring "
                 f"its {checkpoint.DIRECTORY}/ back, or start a new run"
             )
         (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)

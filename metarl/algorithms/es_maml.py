@@ -87,13 +87,17 @@ class ESMAML(GradientLearner):
         dist = DiagGaussian(mean.flatten(1, 2), log_std.expand_as(mean).flatten(1, 2))
         return dist.sample(generator), dist, actor
 
+    def credit(self, state: HasMeta, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """Nothing yet: :meth:`adapt` knows which worlds are one policy's, and the update needs returns alone."""
+        return batch
+
     def adapt(self, state: HasMeta, actor: Params, batch: TrajectoryBatch, *, scale: float = 1.0) -> Params:
         """phi of every policy of every task, on the experience of its own worlds alone, their advantages included."""
         _, inner_lr = self.split(state.meta)
         scaled = {name: scale * rate for name, rate in inner_lr.items()}
         num_policies = actor["log_std"].shape[1]
         own = tree_map(lambda x: x.unflatten(1, (num_policies, -1)).flatten(0, 1), batch)  # [task * policy, env ...]
-        own = tree_map(lambda x: x.unflatten(0, (-1, num_policies)), self.credit(state, own))
+        own = tree_map(lambda x: x.unflatten(0, (-1, num_policies)), super().credit(state, own))
         return vmap(vmap(lambda phi, batch: adapt(self.policy, phi, batch, scaled, log_likelihood_loss)))(actor, own)
 
     def update(self, state: ESMAMLState, batches: list[TrajectoryBatch]) -> tuple[ESMAMLState, Metrics]:
