@@ -36,4 +36,5 @@ format: setup
 
 bench: setup
 	$(BIN)/python tests/benchmark.py
+	$(BIN)/python tests/benchmark_families.py
 	$(BIN)/python tests/benchmark_metaworld.py

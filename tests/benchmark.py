@@ -125,10 +125,10 @@ def gymnasium_vector(num_envs: int = 8, num_steps: int = 100) -> Callable[[], No
     return run
 
 
-def measure(contestants: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+def measure(contestants: dict[str, Callable[[], object]], turns: int = REPEATS) -> dict[str, list[float]]:
     """Seconds of each contestant in each turn, after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(REPEATS + 1):
+    for turn in range(turns + 1):
         for name, contestant in contestants.items():
             began = time.perf_counter()
             contestant()
