@@ -6,15 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 480  # pixels, width and height of a picture
-AZIMUTH, ELEVATION = 90.0, -12.0  # degrees: along +y, from a little above; of a camera that follows a model
-DISTANCE = 3.0  # of that camera, in radii of the model
-
-
-def radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:
-    """Of the ball around the center of mass that holds every moving part [m], in the state of ``data``."""
-    moving = model.geom_bodyid > 0
-    away = np.linalg.norm(data.geom_xpos[moving] - data.subtree_com[1], axis=1)
-    return float((away + model.geom_rbound[moving]).max())
 
 
 class Camera:
@@ -30,9 +21,7 @@ class Camera:
         mujoco.mjv_defaultFreeCamera(model, self._view)
         if model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE:
             self._view.type, self._view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
-            mujoco.mj_forward(model, self._data)
-            self._view.distance = DISTANCE * radius(model, self._data)
-            self._view.azimuth, self._view.elevation = AZIMUTH, ELEVATION
+            self._view.azimuth, self._view.elevation, self._view.distance = 90.0, -20.0, 3 * self._radius()
         try:
             self._renderer = mujoco.Renderer(model, SIZE, SIZE)
         except Exception as error:  # each backend has its own
@@ -50,3 +39,10 @@ class Camera:
 
     def close(self) -> None:
         self._renderer.close()
+
+    def _radius(self) -> float:
+        """Of the ball around the center of mass that holds every moving part [m]."""
+        mujoco.mj_forward(self._model, self._data)
+        moving = self._model.geom_bodyid > 0
+        away = np.linalg.norm(self._data.geom_xpos[moving] - self._data.subtree_com[1], axis=1)
+        return float((away + self._model.geom_rbound[moving]).max())

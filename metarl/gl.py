@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from envs.api import VisibleTask
-from envs.camera import AZIMUTH, DISTANCE, ELEVATION, radius
 
 Picture = NDArray[np.uint8]
 """Height x width x RGB."""
@@ -39,6 +38,8 @@ MISSING = (
 SHORT_EPISODE = 3.0  # simulated seconds; a shorter one is over before one has seen it, and plays at half speed
 SUPERSAMPLING = 2  # smooths edges and textures alike, at the price of 4-fold multisampling
 PALENESS = 0.65  # how far floor and sky go towards white, so that the bodies stand out
+AZIMUTH, ELEVATION = 90.0, -12.0  # degrees: along +y, from a little above; of the camera that follows a model
+DISTANCE = 3.0  # of that camera, in radii of the model
 LINE_COLOR = np.array([0.78, 0.33, 0.24, 1.0], np.float32)
 
 
@@ -104,12 +105,12 @@ class Bodies:
         model = _restyled(self._model, width * SUPERSAMPLING, height * SUPERSAMPLING)
         data = mujoco.MjData(model)
         starts = [_center(model, data, qpos[0]) for qpos in episodes]
-        size = radius(model, data)
+        radius = _radius(model, data)
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, camera)
         moves = model.body_dofnum[1] > 0
         if moves:
-            camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * size
+            camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * radius
         with mujoco.Renderer(model, height * SUPERSAMPLING, width * SUPERSAMPLING) as renderer:
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             for step in steps:
@@ -120,7 +121,7 @@ class Bodies:
                         camera.lookat[:] = *center[:2], start[2]
                     renderer.update_scene(data, camera)
                     if moves:
-                        _add_line(renderer.scene, start, size)
+                        _add_line(renderer.scene, start, radius)
                     picture = Image.fromarray(renderer.render())
                     pictures.append(np.asarray(picture.reduce(SUPERSAMPLING)))
                 yield pictures
@@ -145,6 +146,13 @@ def _center(model: mujoco.MjModel, data: mujoco.MjData, qpos: NDArray[np.float64
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     return data.subtree_com[1].copy()
+
+
+def _radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:
+    """Of the ball around the center of mass that holds every moving part."""
+    moving = model.geom_bodyid > 0
+    away = np.linalg.norm(data.geom_xpos[moving] - data.subtree_com[1], axis=1)
+    return float((away + model.geom_rbound[moving]).max())
 
 
 def _add_line(scene: mujoco.MjvScene, start: NDArray[np.float64], radius: float) -> None:
