@@ -9,10 +9,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import mujoco
-import numpy as np
 import torch
 from mujoco import batch
 
@@ -112,11 +112,14 @@ def rl2_iterations() -> dict[str, RL2Iteration]:
     }
 
 
-def gymnasium_vector(num_envs: int = 8, num_steps: int = 100) -> Callable[[], None]:
-    """What people use now: gymnasium's own vector environment, one process."""
-    env = gymnasium.make_vec("HalfCheetah-v5", num_envs=num_envs, vectorization_mode="sync")
+def gymnasium_vector(
+    name: str, mode: str = "sync", *, num_envs: int = 8, num_steps: int = 100, **options: Any
+) -> Callable[[], None]:
+    """What people use now: gymnasium's own vector environment, in one process or (``async``) one a world."""
+    env = gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode=mode, **options)
+    env.action_space.seed(0)
     env.reset(seed=0)
-    actions = np.random.default_rng(0).uniform(-1, 1, (num_steps, num_envs, 6))
+    actions = [env.action_space.sample() for _ in range(num_steps)]
 
     def run() -> None:
         for action in actions:
@@ -147,7 +150,7 @@ def main() -> None:
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}, torch {torch.__version__}, mujoco {mujoco.__version__}")
 
-    ours, gym = MetaIteration(), gymnasium_vector()
+    ours, gym = MetaIteration(), gymnasium_vector("HalfCheetah-v5")
     bare = BarePhysics(ours.rollout())
     seconds = measure(
         {

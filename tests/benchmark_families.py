@@ -10,16 +10,14 @@ import os
 import statistics
 from collections.abc import Callable
 
-import gymnasium
 import mujoco
 import torch
-from benchmark import measure
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from benchmark import gymnasium_vector, measure
 
-from envs.api import TASKS, TaskDistribution
+from envs.api import TASKS, TaskDistribution, find_preset
+from envs.metaworld.benchmarks import MetaWorld
 from envs.mujoco_env import MujocoTask
 from envs.physics.cpu import CpuPhysics
-from envs.task_env import BatchedTaskEnv
 from metarl.run import prepare_process
 
 NUM_TASKS, NUM_ENVS, NUM_STEPS, TURNS = 20, 20, 25, 5
@@ -40,13 +38,12 @@ GYMNASIUM = {  # the start of a task's name -> Gymnasium's environment of the sa
 
 
 class Ours:
-    """The batched environment of ``task``, and a record of its last turn for :class:`Bare`."""
+    """The batched environment of ``task`` and the actions of a turn."""
 
     def __init__(self, task: TaskDistribution) -> None:
         generator = torch.Generator().manual_seed(0)
         self.tasks = task.sample(NUM_TASKS, generator)
         self.env = task.make(NUM_TASKS, NUM_ENVS, seed=0)
-        assert isinstance(self.env, BatchedTaskEnv)
         self.env.set_tasks(self.tasks)
         self.env.reset()
         actions = torch.rand(NUM_STEPS, NUM_TASKS, NUM_ENVS, self.env.spec.action_dim, generator=generator)
@@ -89,35 +86,18 @@ class Bare:
                     field[worlds] = values
 
 
-class Gymnasium:
-    """What people use now."""
-
-    def __init__(self, task: str, kind: type[gymnasium.vector.VectorEnv], num_envs: int) -> None:
-        name, options = next(found for start, found in GYMNASIUM.items() if task.startswith(start))
-        self.env = kind([lambda: gymnasium.make(name, **options) for _ in range(num_envs)])
-        self.env.action_space.seed(0)
-        self.env.reset(seed=0)
-        self.actions = [self.env.action_space.sample() for _ in range(GYM_STEPS)]
-
-    def run(self) -> None:
-        for action in self.actions:
-            self.env.step(action)
-
-
 def rates(name: str, task: TaskDistribution) -> dict[str, float]:
     """Env steps a second by contestant, median over turns."""
     ours, cores = Ours(task), os.cpu_count() or 1
     contestants: dict[str, Callable[[], None]] = {"ours": ours.run}
     steps = {"ours": NUM_TASKS * NUM_ENVS * NUM_STEPS}
     if isinstance(task, MujocoTask):
+        gym, options = next(found for start, found in GYMNASIUM.items() if name.startswith(start))
         contestants["bare"], steps["bare"] = Bare(task, ours).run, steps["ours"]
-        vectors = {"sync": Gymnasium(name, SyncVectorEnv, GYM_ENVS), "async": Gymnasium(name, AsyncVectorEnv, cores)}
-        contestants |= {kind: vector.run for kind, vector in vectors.items()}
-        steps |= {"sync": GYM_ENVS * GYM_STEPS, "async": cores * GYM_STEPS}
+        for mode, num_envs in (("sync", GYM_ENVS), ("async", cores)):
+            contestants[mode] = gymnasium_vector(gym, mode, num_envs=num_envs, num_steps=GYM_STEPS, **options)
+            steps[mode] = num_envs * GYM_STEPS
     seconds = measure(contestants, TURNS)
-    for contestant in contestants.values():
-        if isinstance(vector := contestant.__self__, Gymnasium):  # type: ignore[attr-defined]
-            vector.env.close()
     return {who: steps[who] / statistics.median(seconds[who]) for who in contestants}
 
 
@@ -125,18 +105,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="tasks whose name begins with this")
     options = parser.parse_args()
-    prepare_process(num_threads=0)
+    prepare_process(num_threads=1)  # of torch, as in rollouts; physics takes every core
     mujoco.set_mju_user_warning(lambda message: None)  # Gymnasium's models have an attribute that MuJoCo deprecates
-    torch.set_num_threads(1)  # as rollouts do
     print(f"\n{NUM_TASKS * NUM_ENVS} worlds, random actions, preset v5 or the only one, {os.cpu_count()} cores")
     print(f"{'':<24} {'':>7}env steps/s{'':>22} ours relative to")
     print(f"{'task':<24} {'ours':>9} {'bare':>9} {'sync':>9} {'async':>9} {'bare':>8} {'sync':>8} {'async':>8}")
     others = ("bare", "sync", "async")
-    for name in sorted(TASKS):
-        if name.startswith(("ml", "mt")) or not name.startswith(options.only):
+    for name, kind in sorted(TASKS.items()):
+        if issubclass(kind, MetaWorld) or not name.startswith(options.only):
             continue  # Meta-World: benchmark_metaworld.py
-        presets = TASKS[name].presets
-        found = rates(name, presets.get("v5", next(iter(presets.values()))))
+        found = rates(name, find_preset(name, "v5" if "v5" in kind.presets else None))
         numbers = [f"{found[who]:>9,.0f}" if who in found else f"{'':>9}" for who in ("ours", *others)]
         ratios = [f"{found['ours'] / found[who]:>8.2f}" if who in found else f"{'':>8}" for who in others]
         print(f"{name:<24}", *numbers, *ratios, flush=True)
