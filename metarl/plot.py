@@ -1,4 +1,4 @@
-"""Pictures: what adaptation brings on held-out tasks, and learning curves of runs side by side."""
+"""Pictures: what adaptation brings on held-out tasks, and learning curves of runs, a panel for each task."""
 
 import csv
 from collections import defaultdict
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from metarl.config import to_json
 from metarl.experiment import CHANGEABLE, Experiment, load_experiment
+from metarl.types import MetaLearner
 
 COLORS = mpl.color_sequences["tab10"]
 
@@ -45,28 +46,32 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
 
 
 def learning_curves(runs: list[Path], path: Path, *, tag: str) -> None:
-    """``tag`` over environment steps; runs that differ in nothing but their seed are one line, mean and range.
+    """``tag`` over environment steps, in a panel for each task; a learner has one color in all of them.
+
+    Runs that differ in nothing but their seed are one line, mean and range.
 
     Raises:
         ValueError: a folder that is no run, or a tag that its progress.csv does not have.
     """
     experiments = [load_experiment(run, device="cpu") for run in runs]
-    groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for name, run in zip(curve_names(experiments), runs, strict=True):
-        groups[name].append(read_scalar(run, tag))
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for color, (name, curves) in zip(cycle(COLORS), groups.items(), strict=False):
-        length = min(len(steps) for steps, _ in curves)
-        steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
-        values = np.stack([values[:length] for _, values in curves])
-        label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
-        axes.plot(steps, values.mean(0), color=color, label=label)
-        if len(curves) > 1:
-            axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
-    axes.set_xlabel("environment steps, adaptation included")
-    axes.set_ylabel(tag)
-    _finish(axes)
+    panels: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
+    for task, name, run in zip(panel_names(experiments), curve_names(experiments), runs, strict=True):
+        panels[task][name].append(read_scalar(run, tag))
+    colors = dict(zip(dict.fromkeys(name for groups in panels.values() for name in groups), cycle(COLORS)))
+    figure = Figure(figsize=(1.6 + 5.6 * len(panels), 4.4), layout="constrained")
+    for axes, (task, groups) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name, curves in groups.items():
+            length = min(len(steps) for steps, _ in curves)
+            steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
+            values = np.stack([values[:length] for _, values in curves])
+            label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
+            axes.plot(steps, values.mean(0), color=colors[name], label=label)
+            if len(curves) > 1:
+                axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.2, linewidth=0)
+        axes.set_title(task, fontsize=11)
+        axes.set_xlabel("environment steps, adaptation included")
+        axes.set_ylabel(tag)
+        _finish(axes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
@@ -84,29 +89,42 @@ def read_scalar(run: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
+def panel_names(experiments: list[Experiment]) -> list[str]:
+    """The task of each, with the preset that defines it where all experiments on that task share its definition."""
+    names = []
+    for task in [experiment.task for experiment in experiments]:
+        shared = all(other.task == task for other in experiments if other.task.name == task.name)
+        preset = next((name for name, definition in task.presets.items() if definition == task), None)
+        names.append(f"{task.name} ({preset})" if shared and preset else task.name)
+    return names
+
+
 def curve_names(experiments: list[Experiment]) -> list[str]:
-    """A name for each; two are the same where experiments differ in nothing but their seed, length or machine.
+    """A name for each; two on a task are the same where they differ in nothing but their seed, length or machine.
 
-    Where task, preset and algorithm do not tell two of them apart, the fields that do are named.
+    Where the learner does not tell two of them apart, their presets do; where those do not, the fields that differ.
     """
-    names = [_short_name(experiment) for experiment in experiments]
+    names = [_learner_name(experiment.learner) for experiment in experiments]
+    tasks = [experiment.task.name for experiment in experiments]
     settings = [_settings("", to_json(experiment)) for experiment in experiments]
-    found = []
-    for name, own in zip(names, settings, strict=True):
-        alike = [other for other_name, other in zip(names, settings, strict=True) if other_name == name]
-        differing = [f"{key} {value}" for key, value in own.items() if any(o.get(key) != value for o in alike)]
-        found.append(", ".join([name, *differing]))
-    return found
+    presets = [{"preset": own.pop("preset")} for own in settings]
+    for details in (presets, settings):
+        rows, names = list(zip(tasks, names, details, strict=True)), []
+        for task, name, own in rows:
+            alike = [other for *key, other in rows if key == [task, name]]
+            differing = [field for field in own if any(other.get(field) != own[field] for other in alike)]
+            names.append(", ".join([name, *(f"{field} {own[field]}" for field in differing)]))
+    return names
 
 
-def _short_name(experiment: Experiment) -> str:
-    learner = experiment.learner
+def _learner_name(learner: MetaLearner) -> str:
     parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
-    if getattr(learner, "estimator", "maml") != "maml":
-        parts.append(learner.estimator)
+    estimator = getattr(learner, "estimator", "maml")
+    if estimator != "maml":
+        parts.append(estimator)
     if getattr(learner, "learn_inner_lr", False):
         parts.append("learned step sizes")
-    return f"{experiment.task.name} ({experiment.preset}) {' '.join(dict.fromkeys(parts))}"
+    return " ".join(dict.fromkeys(parts))
 
 
 def _settings(prefix: str, value: Any) -> dict[str, Any]:

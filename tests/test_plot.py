@@ -12,7 +12,7 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO
 from metarl.algorithms.rl2 import RL2
 from metarl.experiment import Experiment, create_run
-from metarl.plot import curve_names, learning_curves, read_scalar
+from metarl.plot import curve_names, learning_curves, panel_names, read_scalar
 
 BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017")
 
@@ -26,7 +26,7 @@ def recorded(experiment: Experiment, root: Path, name: str, returns: list[float]
 
 def test_runs_that_differ_in_seed_length_or_machine_share_a_line() -> None:
     others = [replace(BASE, seed=1), replace(BASE, iterations=7), replace(BASE, num_threads=1, eval_interval=3)]
-    assert set(curve_names([BASE, *others])) == {"navigation (maml2017) MAML TRPO"}
+    assert set(curve_names([BASE, *others])) == {"MAML TRPO"}
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,30 @@ def test_runs_that_differ_in_seed_length_or_machine_share_a_line() -> None:
 )
 def test_runs_that_differ_in_more_do_not_and_the_difference_is_named(other: Experiment, named: tuple[str, str]) -> None:
     first, second, third = curve_names([BASE, other, replace(other, seed=5)])
-    assert first == f"navigation (maml2017) MAML TRPO, {named[0]}"
-    assert second == third == f"navigation (maml2017) MAML TRPO, {named[1]}"
+    assert first == f"MAML TRPO, {named[0]}"
+    assert second == third == f"MAML TRPO, {named[1]}"
 
 
-def test_what_a_name_says_already_is_not_said_twice() -> None:
-    experiments = [BASE, replace(BASE, learner=MAML(outer=PPO())), replace(BASE, learner=MAML(estimator="lvc"))]
-    experiments += [replace(BASE, task=ML1(), learner=RL2(), preset="tuned")]
-    assert curve_names(experiments) == [
-        "navigation (maml2017) MAML TRPO",
-        "navigation (maml2017) MAML PPO",
-        "navigation (maml2017) MAML TRPO lvc",
-        "ml1 (tuned) RL2",
+def test_what_tells_lines_apart_is_the_learner_then_the_preset_then_the_fields() -> None:
+    learners = [MAML(), MAML(outer=PPO()), MAML(estimator="lvc"), RL2()]
+    assert curve_names([replace(BASE, learner=learner) for learner in learners]) == [
+        "MAML TRPO",
+        "MAML PPO",
+        "MAML TRPO lvc",
+        "RL2",
     ]
+    other = replace(BASE, learner=MAML(inner_lr=0.5), preset="mine")
+    assert curve_names([BASE, other]) == ["MAML TRPO, preset maml2017", "MAML TRPO, preset mine"]
+    elsewhere = replace(other, task=ML1(), preset="tuned")
+    assert curve_names([BASE, elsewhere]) == ["MAML TRPO", "MAML TRPO"]
+
+
+def test_a_panel_is_a_task_named_with_its_definition_where_that_is_one() -> None:
+    other = replace(BASE, task=Navigation.presets["corner"], preset="promp")
+    ml1 = replace(BASE, task=ML1(), preset="tuned")
+    assert panel_names([other, other, ml1]) == ["navigation (corner)", "navigation (corner)", "ml1 (v2)"]
+    assert panel_names([BASE, other]) == ["navigation", "navigation"]
+    assert panel_names([replace(BASE, task=Navigation(horizon=7))]) == ["navigation"]
 
 
 def test_a_line_is_the_mean_of_its_seeds_in_a_band_of_their_range(
@@ -72,8 +83,23 @@ def test_a_line_is_the_mean_of_its_seeds_in_a_band_of_their_range(
     assert corners == {(100, 1), (100, 3), (200, 2), (200, 6)}
     assert [line.get_ydata().tolist() for line in others] == [[float(n)] for n in range(1, 12)]
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts[0] == "navigation (maml2017) MAML TRPO, num_tasks 40, 2 seeds"
-    assert texts[1] == "navigation (maml2017) MAML TRPO, num_tasks 1, 1 seed"
+    assert texts[:2] == ["MAML TRPO, num_tasks 40, 2 seeds", "MAML TRPO, num_tasks 1, 1 seed"]
+
+
+def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[matplotlib.figure.Figure] = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    lvc, ml1 = replace(BASE, learner=MAML(estimator="lvc")), replace(BASE, task=ML1())
+    experiments = [BASE, lvc, replace(ml1, learner=lvc.learner), ml1]
+    runs = [recorded(experiment, tmp_path, str(i), [float(i)]) for i, experiment in enumerate(experiments)]
+    learning_curves(runs, tmp_path / "curves.png", tag="meta_train/return_post")
+    left, right = figures[0].axes
+    assert [left.get_title(), right.get_title()] == ["navigation (maml2017)", "ml1 (v2)"]
+    assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (left, right)] == [[[0], [1]], [[2], [3]]]
+    assert [line.get_color() for line in left.lines] == [line.get_color() for line in right.lines][::-1]
+    assert left.lines[0].get_color() != left.lines[1].get_color()
 
 
 def test_a_picture_is_written(tmp_path: Path) -> None:
