@@ -8,8 +8,11 @@ Observation: position x, y. Action: displacement in [-1, 1]^2, times ``max_step`
 | corner   | (+-2, +-2)     | U[-.2, .2]^2 | progress to the goal where it is the nearest corner, else 0  | never   |
 
 The corner reward is 0 within an L1 distance of 0.5 of the origin, so the first rollouts must explore
-(jonasrothfuss/ProMP, ``point_env_2d_corner.py``). Success: at the goal (maml2017: |dx|, |dy| < 0.01, the terminal
-state of cbfinn/maml_rl ``point_env_randgoal.py``; corner: within 0.5 of it, our choice, the source defines none).
+(jonasrothfuss/ProMP, ``point_env_2d_corner.py``). It can be gamed, as the original's: on the border of two corners'
+quadrants a step into the goal's pays its progress and the step back costs nothing, so going to and fro for an episode
+earns more than 8, where the straight way to the goal earns 2.8 at most. Success tells them apart: at the goal
+(maml2017: |dx|, |dy| < 0.01, the terminal state of cbfinn/maml_rl ``point_env_randgoal.py``; corner: within 0.5 of it,
+our choice, the source defines none).
 """
 
 from collections.abc import Mapping

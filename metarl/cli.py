@@ -56,12 +56,12 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw learning curves of runs; runs that differ only in their seed share a line."""
+    """Draw learning curves of runs, a panel for each task and tag; runs that differ only in their seed share a line."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
-    tag: str = "meta_train/return_post"
-    """A column of progress.csv."""
+    tag: tuple[str, ...] = ("meta_train/return_post",)
+    """Columns of progress.csv."""
     out: Path = Path("runs/curves.png")
     """The picture to write."""
     code: Path | None = None
@@ -69,7 +69,7 @@ class Plot:
 
     def __call__(self, console: Console) -> None:
         run_code(self.code)
-        learning_curves(list(self.runs), self.out, tag=self.tag)
+        learning_curves(list(self.runs), self.out, tags=self.tag)
         console.print(f"wrote {self.out}")
 
 

@@ -7,22 +7,26 @@ from torch import Tensor
 from metarl.types import Metrics, TrajectoryBatch
 
 
-def returns(batches: list[TrajectoryBatch], episodes: int, labels: list[str]) -> Metrics:
-    """Mean undiscounted return of an episode as the learner adapts, its gain overall, and the success at the end.
+def adaptation_metrics(
+    batches: list[TrajectoryBatch], episodes: int, labels: list[str], *, has_success: bool
+) -> Metrics:
+    """Mean undiscounted return of an episode as the learner adapts, its gain overall, and any success at the end.
 
     Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
     """
     means = torch.stack([by_episode(batch, batch.reward, episodes).mean((0, 2)) for batch in batches])
-    success = by_episode(batches[-1], batches[-1].success.float(), episodes) > 0
     if len(batches) > 1:
         steps = means.mean(1).tolist()
         metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(steps)}
     else:
         steps = means[0].tolist()
         metrics = {"meta_train/return_trial": sum(steps)}
-        success = success[:, -1:]
     metrics["meta_train/return_pre"], metrics["meta_train/return_post"] = steps[0], steps[-1]
     metrics["meta_train/adaptation_gain"] = steps[-1] - steps[0]
+    if not has_success:
+        return metrics
+    after = slice(None) if len(batches) > 1 else slice(-1, None)
+    success = by_episode(batches[-1], batches[-1].success.float(), episodes)[:, after] > 0
     metrics["meta_train/success_post"] = success.float().mean().item()
     return metrics | by_kind("meta_train/success", labels, success)
 

@@ -1,7 +1,9 @@
 """Pictures: what adaptation brings on held-out tasks, and learning curves of runs, a panel for each task."""
 
 import csv
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from matplotlib.figure import Figure
 from metarl.config import to_json
 from metarl.experiment import CHANGEABLE, Experiment, load_experiment
 from metarl.types import MetaLearner
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Environment steps, values."""
 
 COLORS = mpl.color_sequences["tab10"]
 
@@ -45,48 +50,62 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def learning_curves(runs: list[Path], path: Path, *, tag: str) -> None:
-    """``tag`` over environment steps, in a panel for each task; a learner has one color in all of them.
+def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> None:
+    """Curves over environment steps, in a panel for each task and tag; a learner has one color in all of them.
 
-    Runs that differ in nothing but their seed are one line, mean and range.
+    Runs that differ in nothing but their seed are one line, mean and range. A run need not have all of the tags.
 
     Raises:
-        ValueError: a folder that is no run, or a tag that its progress.csv does not have.
+        ValueError: a folder that is no run, or whose progress.csv has none of the tags.
     """
     experiments = [load_experiment(run, device="cpu") for run in runs]
-    panels: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
+    panels: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for task, name, run in zip(panel_names(experiments), curve_names(experiments), runs, strict=True):
-        panels[task][name].append(read_scalar(run, tag))
-    colors = dict(zip(dict.fromkeys(name for groups in panels.values() for name in groups), cycle(COLORS)))
-    figure = Figure(figsize=(1.6 + 5.6 * len(panels), 4.4), layout="constrained")
-    for axes, (task, groups) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name, curves in groups.items():
-            length = min(len(steps) for steps, _ in curves)
-            steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
-            values = np.stack([values[:length] for _, values in curves])
-            label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
-            axes.plot(steps, values.mean(0), color=colors[name], label=label)
-            if len(curves) > 1:
-                axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.2, linewidth=0)
+        for tag, curve in read_scalars(run, tags).items():
+            panels[task, tag][name].append(curve)
+    colors = dict(zip(dict.fromkeys(name for lines in panels.values() for name in lines), cycle(COLORS), strict=False))
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(1.6 + 5.6 * columns, 4.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, ((task, tag), lines) in zip(grid, panels.items(), strict=False):
+        _draw(axes, lines, colors)
         axes.set_title(task, fontsize=11)
-        axes.set_xlabel("environment steps, adaptation included")
         axes.set_ylabel(tag)
-        _finish(axes)
+    for unused in grid[len(panels) :]:
+        unused.remove()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def read_scalar(run: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
-    """Environment steps and values of the iterations that recorded ``tag``."""
+def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> None:
+    for name, curves in lines.items():
+        length = min(len(steps) for steps, _ in curves)
+        steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
+        values = np.stack([values[:length] for _, values in curves])
+        label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
+        axes.plot(steps, values.mean(0), color=colors[name], label=label)
+        if len(curves) > 1:
+            axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.2, linewidth=0)
+    axes.set_xlabel("environment steps, adaptation included")
+    _finish(axes)
+
+
+def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
+    """Those of ``tags`` that a run recorded: environment steps and values of the iterations that have one."""
     path = run / "progress.csv"
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows or tag not in rows[0]:
-        known = ", ".join(sorted(rows[0])) if rows else "nothing yet"
-        raise ValueError(f"tag is {tag!r}: {path} has {known}")
-    kept = [(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]
-    steps, values = np.array(kept).T
-    return steps, values
+    recorded = rows[0] if rows else {}
+    if not any(tag in recorded for tag in tags):
+        raise ValueError(f"tag is {', '.join(tags)}: {path} has {', '.join(sorted(recorded)) or 'nothing yet'}")
+    found = {}
+    for tag in tags:
+        if tag in recorded:
+            kept = [(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]
+            steps, values = np.array(kept).T
+            found[tag] = steps, values
+    return found
 
 
 def panel_names(experiments: list[Experiment]) -> list[str]:

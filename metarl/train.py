@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from envs.api import TaskDistribution, TaskEnv
-from metarl.episodes import returns
+from metarl.episodes import adaptation_metrics
 from metarl.rollout import rollout
 from metarl.types import MetaLearner, Metrics
 
@@ -65,7 +65,7 @@ def train(
         num_steps = sum(int(batch.valid.sum()) for batch in batches)
         progress.iteration += 1
         progress.env_steps += num_steps
-        found = returns(batches, episodes, tasks.labels(sampled))
+        found = adaptation_metrics(batches, episodes, tasks.labels(sampled), has_success=env.spec.has_success)
         log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
 
 

@@ -1,6 +1,7 @@
 """Navigation by hand arithmetic: every expected number below can be checked on paper."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -141,6 +142,25 @@ def test_corner_steps_are_two_tenths() -> None:
     start = env.reset()
     step = env.step(torch.tensor([[[3.0, -9.0]]]))
     torch.testing.assert_close(step.next_obs - start, torch.tensor([[[0.2, -0.2]]]))
+
+
+def test_going_to_and_fro_across_a_border_of_the_corner_task_earns_more_than_solving_it() -> None:
+    """As in ProMP's environment; what tells the two apart is success."""
+
+    def play(action: Callable[[Tensor], list[float]]) -> tuple[float, bool]:
+        env = make_env("corner", [[2.0, 2.0]])
+        obs, earned, solved = env.reset(), 0.0, False
+        for _ in range(100):
+            step = env.step(torch.tensor(action(obs[0, 0])).view(1, 1, 2))
+            obs, earned, solved = step.next_obs, earned + step.reward.item(), solved or bool(step.success)
+        return earned, solved
+
+    earned, solved = play(lambda at: ((2 - at) / 0.2).clamp(-1, 1).tolist())
+    assert 2.4 < earned < 2.8
+    assert solved
+    earned, solved = play(lambda at: [0.0, 1.0] if at[1] < 1 else [1.0 if at[0] <= 0 else -1.0, 0.0])
+    assert earned > 8
+    assert not solved
 
 
 def test_corner_reward_of_a_world_does_not_depend_on_how_many_stand_beside_it() -> None:

@@ -12,7 +12,7 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO
 from metarl.algorithms.rl2 import RL2
 from metarl.experiment import Experiment, create_run
-from metarl.plot import curve_names, learning_curves, panel_names, read_scalar
+from metarl.plot import curve_names, learning_curves, panel_names, read_scalars
 
 BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017")
 
@@ -73,7 +73,7 @@ def test_a_line_is_the_mean_of_its_seeds_in_a_band_of_their_range(
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
     runs = [recorded(BASE, tmp_path, "a", [1.0, 2.0]), recorded(replace(BASE, seed=1), tmp_path, "b", [3.0, 6.0, 9.0])]
     runs += [recorded(replace(BASE, num_tasks=n), tmp_path, f"n{n}", [float(n)]) for n in range(1, 12)]
-    learning_curves(runs, tmp_path / "new" / "curves.png", tag="meta_train/return_post")
+    learning_curves(runs, tmp_path / "new" / "curves.png", tags=["meta_train/return_post"])
     (axes,) = figures[0].axes
     mean, *others = axes.lines
     assert mean.get_xdata().tolist() == [100.0, 200.0]
@@ -94,7 +94,7 @@ def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
     lvc, ml1 = replace(BASE, learner=MAML(estimator="lvc")), replace(BASE, task=ML1())
     experiments = [BASE, lvc, replace(ml1, learner=lvc.learner), ml1]
     runs = [recorded(experiment, tmp_path, str(i), [float(i)]) for i, experiment in enumerate(experiments)]
-    learning_curves(runs, tmp_path / "curves.png", tag="meta_train/return_post")
+    learning_curves(runs, tmp_path / "curves.png", tags=["meta_train/return_post"])
     left, right = figures[0].axes
     assert [left.get_title(), right.get_title()] == ["navigation (maml2017)", "ml1 (v2)"]
     assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (left, right)] == [[[0], [1]], [[2], [3]]]
@@ -103,11 +103,26 @@ def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
 
 
 def test_a_picture_is_written(tmp_path: Path) -> None:
-    learning_curves([recorded(BASE, tmp_path, "a", [1.0, 2.0])], tmp_path / "a.png", tag="meta_train/return_post")
+    learning_curves([recorded(BASE, tmp_path, "a", [1.0, 2.0])], tmp_path / "a.png", tags=["meta_train/return_post"])
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_tag_that_was_not_recorded_is_refused_with_those_that_were(tmp_path: Path) -> None:
     run = recorded(BASE, tmp_path, "a", [1.0])
-    with pytest.raises(ValueError, match=r"tag is 'loss': .*env_steps, iteration, meta_train/return_post"):
-        read_scalar(run, "loss")
+    with pytest.raises(ValueError, match=r"tag is loss: .*env_steps, iteration, meta_train/return_post"):
+        read_scalars(run, ["loss"])
+
+
+def test_each_tag_has_a_panel_of_the_runs_that_recorded_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[matplotlib.figure.Figure] = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    returns = recorded(BASE, tmp_path, "a", [1.0])
+    both = recorded(replace(BASE, task=ML1()), tmp_path, "b", [1.0])
+    (both / "progress.csv").write_text("env_steps,meta_train/return_post,meta_train/success_post\n10,1,\n20,2,0.5\n")
+    learning_curves([returns, both], tmp_path / "c.png", tags=["meta_train/success_post", "meta_train/return_post"])
+    panels = [(a.get_title(), a.get_ylabel(), a.lines[0].get_xydata().tolist()) for a in figures[0].axes]
+    assert panels == [
+        ("navigation (maml2017)", "meta_train/return_post", [[100, 1]]),
+        ("ml1 (v2)", "meta_train/success_post", [[20, 0.5]]),
+        ("ml1 (v2)", "meta_train/return_post", [[10, 1], [20, 2]]),
+    ]
