@@ -46,6 +46,7 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
     axes.set_ylabel("return")
     axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)
+    axes.legend(fontsize=8)
     _finish(axes)
     figure.savefig(path, dpi=130)
 
@@ -53,7 +54,8 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
 def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> None:
     """Curves over environment steps, in a panel for each task and tag; a learner has one color in all of them.
 
-    Runs that differ in nothing but their seed are one line, mean and range. A run need not have all of the tags.
+    Runs that differ in nothing but their seed are one line, their mean, with a thin one for each: a band would hide
+    that some seeds solve a task and others do not. A run need not have all of the tags.
 
     Raises:
         ValueError: a folder that is no run, or whose progress.csv has none of the tags.
@@ -74,6 +76,10 @@ def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> Non
         axes.set_ylabel(tag)
     for unused in grid[len(panels) :]:
         unused.remove()
+    labelled = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=columns + 1, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
@@ -86,7 +92,7 @@ def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> 
         label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
         axes.plot(steps, values.mean(0), color=colors[name], label=label)
         if len(curves) > 1:
-            axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.2, linewidth=0)
+            axes.plot(steps, values.T, color=colors[name], alpha=0.3, linewidth=0.8)
     axes.set_xlabel("environment steps, adaptation included")
     _finish(axes)
 
@@ -157,5 +163,4 @@ def _settings(prefix: str, value: Any) -> dict[str, Any]:
 
 def _finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
