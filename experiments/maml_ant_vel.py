@@ -1,12 +1,12 @@
-"""MAML-TRPO on ants that must run at a goal velocity.
+"""MAML on ants that must run at a goal velocity.
 
-maml2017 repeats Finn et al. 2017 with the paper's hyperparameters and samples (120M environment steps). tuned is the
-same task with what half-cheetahs needed: smooth activations, a shorter credit horizon, smaller meta-batches. v5 is
-MAML on that definition of the task, not tuned.
+maml2017 repeats Finn et al. 2017 with the paper's hyperparameters and samples (120M environment steps, MAML-TRPO).
+tuned is the same task with what ants that run forward or backward needed (maml_ant_dir.py). v5 is MAML on that
+definition of the task, not tuned.
 """
 
 from envs import AntVel
-from metarl import MAML, TRPO, Experiment, GaussianMLP
+from metarl import MAML, PPO, TRPO, Experiment, GaussianMLP
 from metarl.run import Command, main
 
 PRESETS = {
@@ -14,12 +14,14 @@ PRESETS = {
         task=AntVel.presets["maml2017"],
         learner=MAML(
             policy=GaussianMLP((100, 100), "tanh"),
-            outer=TRPO(max_kl=0.02, curvature_samples=16_000),
-            inner_lr=0.1,
-            gae_lambda=0.95,
+            outer=PPO(epochs=10),
+            inner_lr=0.5,
+            gae_lambda=0.9,
         ),
-        num_tasks=20,
-        iterations=500,
+        num_tasks=10,
+        num_envs=40,
+        episodes=40,
+        iterations=300,
     ),
     "maml2017": Experiment(
         task=AntVel.presets["maml2017"],
