@@ -233,3 +233,8 @@ def find_preset(task: str, preset: str | None = None) -> TaskDistribution:
     if not presets:
         return TASKS[task]()
     return presets[preset if preset is not None else next(iter(presets))]
+
+
+def presets_of(task: "TaskDistribution") -> list[str]:
+    """The names of the presets that define exactly this task."""
+    return [name for name, definition in task.presets.items() if definition == task]

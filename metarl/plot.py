@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from envs.api import presets_of
 from metarl.config import to_json
 from metarl.experiment import CHANGEABLE, Experiment, load_experiment
 from metarl.types import MetaLearner
@@ -119,8 +120,8 @@ def panel_names(experiments: list[Experiment]) -> list[str]:
     names = []
     for task in [experiment.task for experiment in experiments]:
         shared = all(other.task == task for other in experiments if other.task.name == task.name)
-        preset = next((name for name, definition in task.presets.items() if definition == task), None)
-        names.append(f"{task.name} ({preset})" if shared and preset else task.name)
+        presets = presets_of(task) if shared else []
+        names.append(f"{task.name} ({presets[0]})" if presets else task.name)
     return names
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from envs.api import TaskDistribution
+from envs.api import TaskDistribution, presets_of
 
 
 class Published(NamedTuple):
@@ -73,8 +73,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
 
 def published(task: TaskDistribution) -> Published | None:
     """What was reported on exactly this definition of the task, if anything."""
-    names = (name for name, preset in type(task).presets.items() if preset == task)
-    return next((PUBLISHED[task.name, name] for name in names if (task.name, name) in PUBLISHED), None)
+    return next((PUBLISHED[task.name, name] for name in presets_of(task) if (task.name, name) in PUBLISHED), None)
 
 
 class PublishedTrial(NamedTuple):

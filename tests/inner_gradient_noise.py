@@ -1,4 +1,4 @@
-"""How much of an inner gradient step is signal: the cosine of two estimates of it, on the task ``direction``.
+"""How much of an inner gradient step is signal: the cosine of two estimates of it, on a task of two directions.
 
     python tests/inner_gradient_noise.py [--task ant_dir] [--preset maml2017] [--episodes 20]
 

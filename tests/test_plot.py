@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.figure
 import pytest
+from matplotlib.figure import Figure
 
 from envs.metaworld import ML1
 from envs.navigation import Navigation
@@ -15,6 +15,14 @@ from metarl.experiment import Experiment, create_run
 from metarl.plot import curve_names, learning_curves, panel_names, read_scalars
 
 BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017")
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What is drawn, in place of its files."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    return drawn
 
 
 def recorded(experiment: Experiment, root: Path, name: str, returns: list[float]) -> Path:
@@ -65,10 +73,8 @@ def test_a_panel_is_a_task_named_with_its_definition_where_that_is_one() -> None
     assert panel_names([replace(BASE, task=Navigation(horizon=7))]) == ["navigation"]
 
 
-def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, figures: list[Figure]) -> None:
     """The lines of the figure itself: a longer run is cut to the shorter one; the twelfth line is drawn, too."""
-    figures: list[matplotlib.figure.Figure] = []
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
     runs = [recorded(BASE, tmp_path, "a", [1.0, 2.0]), recorded(replace(BASE, seed=1), tmp_path, "b", [3.0, 6.0, 9.0])]
     runs += [recorded(replace(BASE, num_tasks=n), tmp_path, f"n{n}", [float(n)]) for n in range(1, 12)]
     learning_curves(runs, tmp_path / "new" / "curves.png", tags=["meta_train/return_post"])
@@ -84,10 +90,8 @@ def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, monkey
 
 
 def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, figures: list[Figure]
 ) -> None:
-    figures: list[matplotlib.figure.Figure] = []
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
     lvc, ml1 = replace(BASE, learner=MAML(estimator="lvc")), replace(BASE, task=ML1())
     experiments = [BASE, lvc, replace(ml1, learner=lvc.learner), ml1]
     runs = [recorded(experiment, tmp_path, str(i), [float(i)]) for i, experiment in enumerate(experiments)]
@@ -110,9 +114,7 @@ def test_a_tag_that_was_not_recorded_is_refused_with_those_that_were(tmp_path: P
         read_scalars(run, ["loss"])
 
 
-def test_each_tag_has_a_panel_of_the_runs_that_recorded_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[matplotlib.figure.Figure] = []
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *_, **__: figures.append(self))
+def test_each_tag_has_a_panel_of_the_runs_that_recorded_it(tmp_path: Path, figures: list[Figure]) -> None:
     returns = recorded(BASE, tmp_path, "a", [1.0])
     both = recorded(replace(BASE, task=ML1()), tmp_path, "b", [1.0])
     (both / "progress.csv").write_text("env_steps,meta_train/return_post,meta_train/success_post\n10,1,\n20,2,0.5\n")
