@@ -118,6 +118,12 @@ class TaskEnv(Protocol):
     def step(self, action: Float[Tensor, "task env act"]) -> Step:
         """Steps every world and starts a new episode where one ended."""
 
+    def rest(self, worlds: Bool[Tensor, "task env"]) -> None:
+        """Lets these worlds, and no others, stand still until they are reset, where the engine can leave worlds out.
+
+        What their steps report means nothing.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, the reset generator included."""
 

@@ -95,6 +95,7 @@ class MujocoWorlds:
         self._task_parameter = torch.zeros(physics.num_worlds, device=physics.device)
         self._tasks_given = False
         self._ctrl = physics.bind("ctrl")
+        self._awake = torch.ones(physics.num_worlds, dtype=torch.bool, device=physics.device)
         task.observe(physics), task.measure(physics)  # binds what they read before the first step
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
@@ -106,6 +107,10 @@ class MujocoWorlds:
         self.physics.reset(mask)
         self.task.reset_state(self.physics, mask, generator)
         self.physics.forward(mask)
+        self._awake |= mask
+
+    def rest(self, mask: Bool[Tensor, " world"]) -> None:
+        self._awake = ~mask.to(self.physics.device)
 
     def observe(self) -> Float[Tensor, "world obs"]:
         return self.task.observe(self.physics).to(self._device, self._dtype)
@@ -122,7 +127,7 @@ class MujocoWorlds:
         action = action.to(self._ctrl)
         before = task.measure(physics)
         self._ctrl.copy_(action * self._ctrl_scale + self._ctrl_center)
-        diverged = physics.step(task.frame_skip)
+        diverged = physics.step(task.frame_skip, self._awake)
         reward = task.reward(physics, before, action, self._task_parameter)
         return Outcome(
             reward.masked_fill(diverged, 0.0).to(self._device, self._dtype),

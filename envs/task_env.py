@@ -44,6 +44,14 @@ class Worlds(Protocol):
         """Restores :meth:`state_dict` exactly."""
 
 
+@runtime_checkable
+class RestingWorlds(Protocol):
+    """Worlds that can be left out of a step."""
+
+    def rest(self, mask: Bool[Tensor, " world"]) -> None:
+        """The worlds of ``mask``, and no others, need not move until they are reset."""
+
+
 class BatchedTaskEnv:
     """:class:`envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one."""
 
@@ -87,6 +95,10 @@ class BatchedTaskEnv:
             obs = self._by_task(self.worlds.observe())
         reward, success = self._by_task(outcome.reward), self._by_task(outcome.success)
         return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
+
+    def rest(self, worlds: Bool[Tensor, "task env"]) -> None:
+        if isinstance(self.worlds, RestingWorlds):
+            self.worlds.rest(worlds.flatten())
 
     def state_dict(self) -> dict[str, Any]:
         return {

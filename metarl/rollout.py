@@ -81,6 +81,8 @@ def _play(
         episodes_left -= ended.long()
         steps_left -= playing.sum(1, keepdim=True)
         playing &= ~ended | (episodes_left > 0) | (steps_left > 0)
+        if can_stop_early:
+            env.rest(~playing)
         obs = step.obs
     fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *steps)
     zeros = torch.zeros_like(fields["reward"])

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from envs.api import EnvSpec, TaskEnv
+from envs.api import EnvSpec, TaskEnv, find_preset
 from envs.task_env import BatchedTaskEnv, Outcome
+from metarl import MAML, GaussianMLP
 from metarl.distributions import DiagGaussian
 from metarl.rollout import rollout
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -273,3 +274,26 @@ def test_worlds_play_on_in_whole_episodes_until_their_task_has_enough_steps() ->
         last = int(valid.sum()) - 1
         assert valid[: last + 1].all()  # no step is left out ...
         assert ends[last]  # ... and no episode is cut
+
+
+@pytest.mark.parametrize(("name", "preset"), [("walker2d_rand_params", "promp"), ("ant_dir", "maml2017")])
+def test_worlds_that_are_through_rest_and_nothing_that_counts_changes(
+    name: str, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = find_preset(name, preset)
+    learner = MAML(policy=GaussianMLP((8,)))
+    actor = learner.actor(learner.init(tasks.spec, torch.Generator().manual_seed(0)), 2)
+
+    def play_once() -> TrajectoryBatch:
+        env = tasks.make(2, 4, seed=0)
+        env.set_tasks(tasks.sample(2, torch.Generator().manual_seed(1)))
+        return rollout(env, learner.act, actor, 1, torch.Generator().manual_seed(2))[0]
+
+    rested = play_once()
+    monkeypatch.setattr(BatchedTaskEnv, "rest", lambda env, worlds: None)
+    busy = play_once()
+    assert torch.equal(rested.valid, busy.valid)
+    assert not busy.valid.all()
+    for field in ("obs", "next_obs", "action", "reward", "terminated", "truncated", "success", "log_prob", "clock"):
+        assert torch.equal(getattr(rested, field)[busy.valid], getattr(busy, field)[busy.valid]), field
+    assert not torch.equal(rested.next_obs, busy.next_obs)

@@ -305,3 +305,35 @@ def test_the_count_of_failures_is_restored() -> None:
     other = make_short("half_cheetah_dir", "v5")
     other.load_state_dict(env.state_dict())
     assert other.num_diverged == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [("hopper_rand_params", "promp"), ("ant_dir", "maml2017"), ("half_cheetah_dir", "maml2017")]
+)
+def test_resting_worlds_stand_still_and_the_others_do_not_notice(name: str, preset: str) -> None:
+    tasks = find_preset(name, preset)
+    generator = torch.Generator().manual_seed(0)
+    resting, busy = (tasks.make(2, 3, seed=0) for _ in range(2))
+    for env in (resting, busy):
+        env.set_tasks(tasks.sample(2, torch.Generator().manual_seed(1)))
+        env.reset()
+    still = torch.tensor([[False, True, False], [True, False, False]])
+
+    def step_both() -> tuple[Step, Step]:
+        action = torch.rand(2, 3, tasks.spec.action_dim, generator=generator) * 2 - 1
+        return resting.step(action), busy.step(action)
+
+    before, _ = step_both()
+    resting.rest(still)
+    for _ in range(4):
+        found, expected = step_both()
+        assert torch.equal(found.obs[still], before.obs[still])
+        for name, value in found._asdict().items():
+            assert torch.equal(value[~still], getattr(expected, name)[~still]), name
+    assert not found.diverged.any()
+    assert resting.num_diverged == 0
+    resting.rest(~still)
+    awake, _ = step_both()
+    assert torch.equal((awake.obs != found.obs).any(-1), still)
+    start = resting.reset()
+    assert (step_both()[0].obs != start).any(-1).all()

@@ -59,8 +59,11 @@ class Physics(Protocol):
     def set_const(self) -> None:
         """Recomputes the constants derived from the model; required after mass or inertia were written."""
 
-    def step(self, substeps: int) -> Tensor:
+    def step(self, substeps: int, awake: Tensor | None = None) -> Tensor:
         """Advances every world by ``substeps`` of ``timestep`` seconds.
+
+        Args:
+            awake: the worlds [world] that matter; the others may stand still.
 
         Returns:
             The worlds [world] whose simulation failed on the way; their state is meaningless until a reset.

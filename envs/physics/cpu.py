@@ -62,15 +62,18 @@ class CpuPhysics:
     def set_const(self) -> None:
         self._batch.set_const()
 
-    def step(self, substeps: int) -> Tensor:
+    def step(self, substeps: int, awake: Tensor | None = None) -> Tensor:
         before = self._time.clone()
+        mask = None if awake is None or awake.all() else awake
+        ids = None if mask is None else mask.numpy()
         if self._stage == mujoco.mjtStage.mjSTAGE_POS:
-            self._batch.step(nstep=substeps)
-            self._forward_positions(None)
+            self._batch.step(ids=ids, nstep=substeps)
+            self._forward_positions(mask)
         else:
-            self._batch.step(nstep=substeps, stage=self._stage)
+            self._batch.step(ids=ids, nstep=substeps, stage=self._stage)
         # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
-        return self._time <= before
+        failed = self._time <= before
+        return failed if mask is None else failed & mask
 
     def reset(self, mask: Tensor) -> None:
         self._batch.reset(ids=mask.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)

@@ -132,7 +132,7 @@ class WarpPhysics:
     def set_const(self) -> None:
         self._launch(None, lambda: mjw.set_const(self._m, self._d))
 
-    def step(self, substeps: int) -> Tensor:
+    def step(self, substeps: int, awake: Tensor | None = None) -> Tensor:
         if self._stale:
             self.forward(self._mask)
         self._launch(f"step {substeps}", lambda: self._advance(substeps))
