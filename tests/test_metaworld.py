@@ -236,6 +236,15 @@ def test_resumes_to_equal_bits():
     assert equal_steps(play(other, actions), expected)
 
 
+def test_an_environment_saved_before_it_had_tasks_is_restored():
+    """As in the first checkpoint of a run."""
+    env, other = ML10().make(3, 1, seed=0), ML10().make(3, 1, seed=9)
+    other.load_state_dict(env.state_dict())
+    for each in (env, other):
+        each.set_tasks(parameters("push-v3", "drawer-open-v3", "reach-v3"))
+    assert torch.equal(env.reset(), other.reset())
+
+
 def test_float32_follows_float64():
     """Observations leave in float32 and are the float64 ones, rounded."""
     env = ML1().make(1, 1, seed=0)

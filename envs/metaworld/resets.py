@@ -117,7 +117,7 @@ def _read(task: SawyerTask) -> dict[bytes, Start]:
     try:
         with open(_path(task), "rb") as raw, np.load(raw, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return {}
     vecs = columns.pop("vecs")
     return {vec.tobytes(): {name: column[i] for name, column in columns.items()} for i, vec in enumerate(vecs)}

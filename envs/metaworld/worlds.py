@@ -164,6 +164,7 @@ class MetaWorlds:
         self._groups: dict[int, TaskWorlds] = {}
         self._where: dict[int, Where] = {}
         self._task = torch.zeros(num_worlds, 0)
+        self._overflowed = 0  # in worlds given up since
         self._pool = ThreadPoolExecutor(1)
 
     def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
@@ -173,8 +174,11 @@ class MetaWorlds:
             raise BadField(f"task begins with {int(unknown[0])}, the environment: use 0 to {len(ENVIRONMENTS) - 1}")
         self._task = task.clone()
         where = {int(kind): _slice((index == kind).nonzero()[:, 0], self._physics_device) for kind in index.unique()}
-        self._groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}
-        self._where = where
+        groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}
+        self._overflowed += sum(
+            g.physics.num_overflowed for kind, g in self._groups.items() if g is not groups.get(kind)
+        )
+        self._groups, self._where = groups, where
         for kind, group in self._groups.items():
             group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]])
 
@@ -207,7 +211,7 @@ class MetaWorlds:
 
     @property
     def num_overflowed(self) -> int:
-        return sum(group.physics.num_overflowed for group in self._groups.values())
+        return self._overflowed + sum(group.physics.num_overflowed for group in self._groups.values())
 
     def pose(self, world: int) -> Float[Tensor, " qpos"]:
         kind = int(self._task[world, 0])
@@ -250,7 +254,8 @@ class MetaWorlds:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.set_tasks(state["task"])
+        if state["task"].shape[1]:  # else none were given yet
+            self.set_tasks(state["task"])
         for kind, group in self._groups.items():
             prefix = f"{kind}/"
             group.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
