@@ -59,7 +59,7 @@ LEARNERS: dict[str, tuple[MetaLearner, TaskDistribution]] = {
     "MAML, PPO": (MAML(SMALL, outer=PPO(epochs=2)), POINTS),
     "MAML, gradient": (MAML(SMALL, outer=Gradient(), estimator="fomaml"), POINTS),
     "MAML, two learned steps": (
-        MAML(SMALL, outer=Gradient(), adapt_steps=2, learn_inner_lr=True, bootstrap_time_limit=True),
+        MAML(SMALL, outer=Gradient(), adapt_steps=2, learn_inner_lr=True),
         POINTS,
     ),
     "MAML, E-MAML": (MAML(SMALL, outer=TRPO(), adapt_steps=2, estimator="emaml"), POINTS),

@@ -65,8 +65,6 @@ class GradientLearner:
     """Discount factor gamma."""
     gae_lambda: float = 1.0
     """Lambda of generalized advantage estimation."""
-    bootstrap_time_limit: bool = False
-    """Value of the state after the time limit: the baseline's (infinite horizon), or 0, as in Finn et al. 2017."""
 
     def __post_init__(self) -> None:
         require(self, "adapt_steps", at_least=0)
@@ -125,11 +123,7 @@ class GradientLearner:
         returns = discounted_returns(reward, batch.terminated | batch.truncated, self.discount)
         coefficients = self.baseline.fit(features, returns, valid)
         value = self.baseline.predict(coefficients, features)
-        if self.bootstrap_time_limit:
-            next_features = self.baseline.features(batch.next_obs, batch.clock + 1)
-            next_value = self.baseline.predict(coefficients, next_features).where(valid, 0.0)
-        else:
-            next_value = value.roll(-1, dims=-1) * ~batch.truncated
+        next_value = value.roll(-1, dims=-1) * ~batch.truncated  # the clock is observed: nothing follows its end
         advantage = gae(
             reward,
             value,
