@@ -160,10 +160,10 @@ class MAMLProblem:
             yield tree_map(lambda x: x[start : start + size], self._batches)  # noqa: B023
 
     def _subsample(self, num_samples: int) -> list[TrajectoryBatch]:
-        """The first worlds of tasks far apart, at least 8 worlds a task: tasks of one kind may lie side by side."""
+        """The first worlds of tasks far apart, at least 8 of 8: tasks of one kind may lie side by side."""
         reward = self._batches[-1].reward
         _, num_envs, num_steps = reward.shape
         envs = min(num_envs, max(8, num_samples // (self._num_tasks * num_steps)))
-        tasks = min(self._num_tasks, max(1, num_samples // (envs * num_steps)))
+        tasks = min(self._num_tasks, max(8, num_samples // (envs * num_steps)))
         chosen = torch.arange(tasks, device=reward.device) * self._num_tasks // tasks
         return tree_map(lambda x: x[chosen, :envs], self._batches)

@@ -49,7 +49,8 @@ class TRPO:
     max_backtracks: int = 15
     """Steps tried before the update is given up."""
     curvature_samples: int = 10_000
-    """Steps of experience that the curvature is estimated on; loss, KL and gradient always see all of them."""
+    """Steps of experience that the curvature is estimated on, at least 8 worlds of 8 tasks; loss, KL and gradient see
+    all of them."""
 
     def __post_init__(self) -> None:
         require(self, "max_kl", above=0)
