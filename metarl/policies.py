@@ -78,6 +78,11 @@ class GaussianMLP:
         return DiagGaussian(hidden, params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2))
 
 
+def mean_std(policy: "GaussianMLP | RecurrentPolicy", params: Params) -> float:
+    """The standard deviation that a policy acts with, on average over action dimensions."""
+    return params["log_std"].exp().clamp(min=policy.min_std).mean().item()
+
+
 class ActorCritic(NamedTuple):
     """What a policy with memory says of each step, and what it remembers after the last one."""
 

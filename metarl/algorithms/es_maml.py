@@ -5,8 +5,8 @@ V(theta) = E J(phi(theta)) is smoothed by Gaussian noise on theta, and the gradi
     grad E_g V(theta + sigma g) = E_g [(V(theta + sigma g) - V(theta - sigma g)) g] / (2 sigma).
 
 V goes through the adaptation, here the policy-gradient step that the MAML family shares, as a black box. The worlds of
-a task are divided among its perturbed policies, so that all of them act, adapt and act again at once. The ascent is
-Adam's (the paper: the plain gradient).
+a task are divided among its perturbed policies, so that all of them act, adapt and act again at once; in tests the one
+policy has all worlds, hence more experience to adapt to. The ascent is Adam's (the paper: the plain gradient).
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
 from metarl.algorithms.outer import OptimizerState, adam_step, flatten
 from metarl.distributions import DiagGaussian
 from metarl.objectives import log_likelihood_loss
+from metarl.policies import mean_std
 from metarl.streams import stream
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
@@ -110,7 +111,7 @@ class ESMAML(GradientLearner):
             return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
         descent = {name: -value for name, value in ascent.items()}
         meta, optimizer = adam_step(state.meta, descent, state.optimizer, self.learning_rate)
-        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": meta["log_std"].exp().mean().item()}
+        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": mean_std(self.policy, meta)}
         return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
 
 

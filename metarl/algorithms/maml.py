@@ -29,6 +29,7 @@ from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
 from metarl.algorithms.outer import PPO, TRPO, Gradient, OptimizerState
 from metarl.objectives import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
+from metarl.policies import mean_std
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 INNER_LOSSES: dict[str, Loss] = {"lvc": lvc_loss, "dice": dice_loss}
@@ -69,7 +70,7 @@ class MAML(MetaGradientLearner):
 
     def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> tuple[MAMLState, Metrics]:
         meta, optimizer, metrics = self.outer.step(self.problem(batches), state.meta, state.optimizer)
-        metrics["train/policy_std"] = meta["log_std"].exp().mean().item()
+        metrics["train/policy_std"] = mean_std(self.policy, meta)
         return MAMLState(meta, optimizer), metrics
 
     def problem(self, batches: list[TrajectoryBatch]) -> MAMLProblem:

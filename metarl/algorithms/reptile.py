@@ -7,6 +7,7 @@ import torch
 
 from envs.api import BadField, EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner
+from metarl.policies import mean_std
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 
@@ -43,5 +44,5 @@ class Reptile(GradientLearner):
         if not length < float("inf"):  # false for NaN
             return state, {"train/skipped_updates": 1.0}
         meta = {name: theta + self.step_size * way[name] for name, theta in state.meta.items()}
-        std = meta["log_std"].exp().mean().item()
+        std = mean_std(self.policy, meta)
         return ReptileState(meta), {"train/meta_gradient_norm": length, "train/policy_std": std}

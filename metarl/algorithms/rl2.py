@@ -20,7 +20,7 @@ from metarl.advantages import discounted_returns, gae, normalize
 from metarl.algorithms.outer import OptimizerState
 from metarl.baselines import LinearFeatureBaseline
 from metarl.objectives import clipped_surrogate_loss, mean_over
-from metarl.policies import ActorCritic, RecurrentPolicy
+from metarl.policies import ActorCritic, RecurrentPolicy, mean_std
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
@@ -180,7 +180,7 @@ class RL2:
         metrics = {name: value / count for name, value in sums.items()}
         metrics["train/learning_rate"] = self.learning_rate * remaining
         if "log_std" in leaves:
-            metrics["train/policy_std"] = leaves["log_std"].exp().mean().item()
+            metrics["train/policy_std"] = mean_std(self.policy, leaves)
         updated = {name: leaf.detach() for name, leaf in params.items()}
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
