@@ -50,7 +50,8 @@ def _decode(name: str, hint: Any, value: Any) -> Any:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
         raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
-    if items and isinstance(value, list):
+    lengths = [len(a) for m in members if typing.get_origin(m) is tuple and Ellipsis not in (a := typing.get_args(m))]
+    if items and isinstance(value, list) and (not lengths or len(value) in lengths):
         return tuple(_decode(name, items[0], item) for item in value)
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value

@@ -132,17 +132,24 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
         raise ValueError(f"name is {name!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
     _require_readable(experiment)
     run = root / name
-    if run.exists():
-        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}")
     try:
         run.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}") from error
+    except OSError as error:
+        raise _not_writable(root, error) from error
+    try:
         (run / checkpoint.DIRECTORY).mkdir()
         (run / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
         record_config(experiment, run)
     except OSError as error:
         shutil.rmtree(run, ignore_errors=True)  # a half-made folder would hold its name
-        raise ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs") from error
+        raise _not_writable(root, error) from error
     return run
+
+
+def _not_writable(root: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot write to {root} ({error.strerror}): choose another folder with --runs")
 
 
 def record_config(experiment: Experiment, run: Path) -> None:

@@ -41,7 +41,14 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         published = (record["published"] or {"returns": {}})["returns"].get(name) if by_gradient else None
         if published is not None:
-            axes.plot(steps, published[: len(mean)], "x--", color=color, alpha=0.7, label=f"{name}, published")
+            axes.plot(
+                steps[: len(published)],
+                published[: len(mean)],
+                "x--",
+                color=color,
+                alpha=0.7,
+                label=f"{name}, published",
+            )
     if num_steps <= 10:
         axes.set_xticks(range(first, first + num_steps))
     axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
@@ -61,6 +68,8 @@ def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> Non
     Raises:
         ValueError: a folder that is no run, or whose progress.csv has none of the tags.
     """
+    if not runs:
+        raise ValueError("runs is empty: give at least one run folder")
     experiments = [load_experiment(run, device="cpu") for run in runs]
     panels: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for task, name, run in zip(panel_names(experiments), curve_names(experiments), runs, strict=True):
@@ -103,15 +112,13 @@ def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
     path = run / "progress.csv"
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    recorded = rows[0] if rows else {}
+    recorded = sorted({tag for row in rows for tag, value in row.items() if value})
     if not any(tag in recorded for tag in tags):
-        raise ValueError(f"tag is {', '.join(tags)}: {path} has {', '.join(sorted(recorded)) or 'nothing yet'}")
+        raise ValueError(f"tag is {', '.join(tags)}: {path} has {', '.join(recorded) or 'nothing yet'}")
     found = {}
-    for tag in tags:
-        if tag in recorded:
-            kept = [(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]
-            steps, values = np.array(kept).T
-            found[tag] = steps, values
+    for tag in [tag for tag in tags if tag in recorded]:
+        steps, values = np.array([(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]).T
+        found[tag] = steps, values
     return found
 
 

@@ -36,7 +36,7 @@ from metarl.streams import stream_seed
 from metarl.train import Progress, train
 from metarl.types import Metrics
 
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
 @dataclass(frozen=True)
@@ -258,15 +258,19 @@ def errors_in_one_sentence() -> Iterator[None]:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error}; a run that it stopped continues with --resume once that is mended")
-    except torch.OutOfMemoryError as error:
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
         wanted = str(error).partition(". GPU")[0]  # what follows is a paragraph about the allocator
         advice = "start a run with lower num_envs, num_tasks or episodes, or with MAML learner.chunk_samples"
         _fail(f"out of memory: {advice} ({wanted})")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = EXIT_BAD_INPUT) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
+    sys.exit(code)
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

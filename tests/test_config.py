@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from envs.ant_dir import AntDir
 from envs.ant_goal import AntGoal
 from envs.api import BadField
 from envs.half_cheetah_dir import HalfCheetahDir
@@ -104,6 +105,12 @@ def test_unknown_fields_and_classes_are_refused(value: dict[str, Any], message: 
     with pytest.raises(ValueError) as error:
         from_json(Circle, value)
     assert str(error.value) == message
+
+
+def test_a_pair_is_two() -> None:
+    assert from_json(AntDir, {"healthy": [0.25, 0.75]}).healthy == (0.25, 0.75)
+    with pytest.raises(ValueError, match=r"healthy is \[0.25\]"):
+        from_json(AntDir, {"healthy": [0.25]})
 
 
 @pytest.mark.parametrize(

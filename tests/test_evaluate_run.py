@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from envs.bandit import Bandit
-from envs.metaworld import MT1
+from envs.metaworld import ML10, MT1
 from envs.navigation import Navigation
 from metarl import cli
 from metarl.algorithms.maml import MAML
@@ -20,6 +20,7 @@ from metarl.algorithms.rl2 import RL2
 from metarl.evaluate_run import Protocol, evaluate_run
 from metarl.experiment import Experiment, create_run, load_experiment
 from metarl.policies import RecurrentPolicy
+from metarl.published import PUBLISHED, published_success
 from metarl.run import execute, held_out_metrics
 from metarl.snapshot import initial_progress
 
@@ -32,16 +33,19 @@ BANDITS = Experiment(
 )
 
 
+THREE_TASKS = Protocol(tasks=3)
+
+
 def trained(experiment: Experiment, root: Path) -> Path:
     run = create_run(replace(experiment, eval_interval=0), root, "run")
     assert execute(replace(experiment, eval_interval=0), run, console=Console(file=io.StringIO())) == 0
     return run
 
 
-def evaluated(run: Path, **options: Any) -> tuple[dict[str, Any], str]:
+def evaluated(run: Path, *, protocol: Protocol = THREE_TASKS, **options: Any) -> tuple[dict[str, Any], str]:
     """The record that an evaluation leaves, and what it shows."""
     console = Console(file=io.StringIO(), width=200)
-    evaluate_run(run, Protocol(tasks=3), console=console, **({"pretrain_iterations": None} | options))
+    evaluate_run(run, protocol, console=console, **({"pretrain_iterations": None} | options))
     assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((run / "evaluation.json").read_text()), console.file.getvalue()
 
@@ -71,6 +75,46 @@ def test_a_trial_is_shown_by_episode_beside_its_references(tmp_path: Path) -> No
     total = sum(e["value"] for e in record["mean"])
     assert record["trial"]["value"] == pytest.approx(total, rel=1e-6)
     assert f"{total:.2f}" in shown
+
+
+def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) -> None:
+    published = PUBLISHED["navigation", "maml2017"]
+    experiment = replace(POINTS, task=Navigation.presets["maml2017"])
+    steps = len(published.returns["MAML"])
+    record, _ = evaluated(trained(experiment, tmp_path), protocol=replace(THREE_TASKS, steps=steps, episodes=1))
+    assert len(record["mean"]) == 1 + len(published.returns["MAML"])
+    assert record["published"]["returns"] == {name: list(values) for name, values in published.returns.items()}
+
+
+def test_rates_of_the_second_reward_are_no_measure_of_the_first() -> None:
+    assert "31.6 %" in published_success(ML10()).caption("MAML")
+    assert "nothing published" in published_success(ML10(reward="v1")).caption("MAML")
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            2,
+            "lower num_envs",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_ends_a_command_is_said_in_a_sentence(
+    problem: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(cli, "learning_curves", fail)
+    with pytest.raises(SystemExit) as exit_request:
+        cli.main(["plot", "runs/a"])
+    assert exit_request.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
 
 
 def test_no_more_tasks_are_asked_for_than_there_are() -> None:

@@ -114,6 +114,19 @@ def test_a_tag_that_was_not_recorded_is_refused_with_those_that_were(tmp_path: P
         read_scalars(run, ["loss"])
 
 
+def test_a_tag_that_has_no_value_yet_was_not_recorded(tmp_path: Path) -> None:
+    """As after a resume from before the first test."""
+    run = recorded(BASE, tmp_path, "a", [1.0])
+    (run / "progress.csv").write_text("env_steps,meta_test/return_step_0\n10,\n")
+    with pytest.raises(ValueError, match=r"tag is meta_test/return_step_0: .* has env_steps"):
+        read_scalars(run, ["meta_test/return_step_0"])
+
+
+def test_no_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="runs is empty"):
+        learning_curves([], tmp_path / "a.png", tags=["meta_train/return_post"])
+
+
 def test_each_tag_has_a_panel_of_the_runs_that_recorded_it(tmp_path: Path, figures: list[Figure]) -> None:
     returns = recorded(BASE, tmp_path, "a", [1.0])
     both = recorded(replace(BASE, task=ML1()), tmp_path, "b", [1.0])
