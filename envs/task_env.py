@@ -63,11 +63,12 @@ class BatchedTaskEnv:
         self.device = torch.device(device)
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._overflowed_before = 0  # the snapshot that was loaded
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     @property
     def num_overflowed(self) -> int:
-        return int(getattr(self.worlds, "num_overflowed", 0))
+        return self._overflowed_before + int(getattr(self.worlds, "num_overflowed", 0))
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         if len(task) != self.num_tasks:
@@ -106,6 +107,7 @@ class BatchedTaskEnv:
             "clock": self.clock.clone(),
             "generator": self._generator.get_state(),
             "num_diverged": self.num_diverged.clone(),
+            "num_overflowed": self.num_overflowed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -113,6 +115,7 @@ class BatchedTaskEnv:
         self.clock.copy_(state["clock"])
         self._generator.set_state(state["generator"])
         self.num_diverged.fill_(state["num_diverged"])
+        self._overflowed_before += state["num_overflowed"] - self.num_overflowed
 
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))

@@ -123,5 +123,5 @@ def _rows(obs: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.objec
 
 
 def _flat(values: Tensor) -> NDArray[Any]:
-    """[task, env, ...] -> [world, ...] in numpy."""
-    return values.flatten(0, 1).cpu().numpy()
+    """[task, env, ...] -> [world, ...] in numpy, the caller's own to change."""
+    return values.flatten(0, 1).cpu().numpy().copy()

@@ -41,6 +41,17 @@ def test_the_check_would_warn(monkeypatch: pytest.MonkeyPatch) -> None:
         check_env(gymnasium.make("metarl/Navigation-v0").unwrapped, skip_render_check=True)
 
 
+@pytest.mark.parametrize("name", ["navigation", "tabular_mdp", "half_cheetah_dir"])
+def test_what_a_step_returns_is_the_callers(name: str) -> None:
+    env = TaskVectorEnv(name, 2)
+    env.reset(seed=0)
+    action = np.array(env.action_space.sample())
+    for values in env.step(action)[:4]:
+        values[:] = 1
+    _, _, terminated, truncated, _ = env.step(action)
+    assert not (terminated | truncated).any()
+
+
 def test_tasks_have_the_names_of_their_classes() -> None:
     assert {"metarl/HalfCheetahDir-v0", "metarl/AntGoal-v0", "metarl/TabularMDP-v0", "metarl/ML10-v0"} <= set(
         OURS.values()

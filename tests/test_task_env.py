@@ -307,6 +307,15 @@ def test_the_count_of_failures_is_restored() -> None:
     assert other.num_diverged == 1
 
 
+def test_the_count_of_overflows_is_restored() -> None:
+    env, other = make_counting(), make_counting()
+    env.worlds.num_overflowed, other.worlds.num_overflowed = 3, 2
+    other.load_state_dict(env.state_dict())
+    assert other.num_overflowed == 3
+    other.worlds.num_overflowed += 1
+    assert other.num_overflowed == 4
+
+
 @pytest.mark.parametrize(
     ("name", "preset"), [("hopper_rand_params", "promp"), ("ant_dir", "maml2017"), ("half_cheetah_dir", "maml2017")]
 )
