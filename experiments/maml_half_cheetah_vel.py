@@ -2,7 +2,7 @@
 
 maml2017 repeats Finn et al. 2017 with the paper's hyperparameters and samples (76M environment steps). tuned is the
 same task and test within that budget: smooth activations, a shorter credit horizon and smaller meta-batches, because
-the inner gradient's noise is what limits such tasks (direction: cosine of two tasks' estimates 0.3 at lambda 1, 0.5 at
+the inner gradient's noise is what limits such tasks (direction: cosine of two estimates 0.15 at lambda 1, 0.3 at
 0.95). promp and v5 are MAML on those definitions of the task, not tuned.
 """
 

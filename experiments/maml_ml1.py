@@ -1,7 +1,8 @@
 """MAML-TRPO on ML1: one Meta-World environment, goals hidden (``--env push-v3`` chooses another of the 50).
 
 plus has the hyperparameters and the 2M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
-2021. tuned keeps plus's budget, with standardized observations, smaller meta-batches and a network for CPUs.
+2021 but for its tanh output, its entropy bonus (5e-5) and its upper bound on the standard deviation. tuned keeps plus's
+budget, with standardized observations, smaller meta-batches and a network for CPUs.
 """
 
 from envs import ML1

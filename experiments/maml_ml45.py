@@ -1,7 +1,8 @@
 """MAML-TRPO on ML45: 45 Meta-World environments to train on, 5 others to test on, goals hidden.
 
 plus has the hyperparameters and the 90M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
-2021. tuned keeps plus's budget and meta-batch, with standardized observations and a network that CPUs can update.
+2021 but for its tanh output, its entropy bonus (5e-5) and its upper bound on the standard deviation. tuned keeps plus's
+budget and meta-batch, with standardized observations and a network that CPUs can update.
 """
 
 from envs import ML45

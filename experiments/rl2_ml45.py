@@ -1,11 +1,12 @@
 """RL² on ML45: 45 Meta-World environments to train on, 5 others to test on, goals hidden.
 
 plus has the hyperparameters and the 90M environment steps of Meta-World+ (2025), metaworld2021 those of the paper of
-2021; tuned keeps plus's budget with standardized observations, shorter trials and a network that CPUs can update.
+2021 but for its upper bound on the standard deviation; tuned keeps plus's budget with standardized observations,
+shorter trials and a network that CPUs can update.
 """
 
 from envs import ML45
-from metarl import RL2, Experiment, RecurrentPolicy
+from metarl import RL2, Experiment, LinearFeatureBaseline, RecurrentPolicy
 from metarl.run import Command, main
 
 PRESETS = {
@@ -49,6 +50,7 @@ PRESETS = {
         task=ML45(),
         learner=RL2(
             policy=RecurrentPolicy(memory="gru", memory_size=256),
+            baseline=LinearFeatureBaseline(),
             reward_scale=0.1,
             gae_lambda=0.95,
             entropy_bonus=5e-6,
