@@ -16,7 +16,7 @@ import mujoco
 import torch
 from mujoco import batch
 
-from envs.api import TaskDistribution
+from envs.api import TaskDistribution, find_preset
 from envs.bandit import Bandit
 from envs.half_cheetah import compile_model
 from envs.half_cheetah_dir import HalfCheetahDir
@@ -29,6 +29,8 @@ from metarl.types import TrajectoryBatch
 
 REPEATS = 11
 NUM_TASKS, NUM_ENVS, HORIZON, FRAME_SKIP = 20, 20, 100, 5
+HALF_CHEETAH = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+FALLING = (("ant_dir", "maml2017"), ("hopper_rand_params", "promp"), ("humanoid_dir", "promp"), ("walker2d_dir", "v5"))
 NUM_STEPS = NUM_TASKS * NUM_ENVS * HORIZON  # of one rollout; a meta-iteration of one inner step takes two
 
 
@@ -52,8 +54,7 @@ class BarePhysics:
 class MetaIteration:
     """One MAML-TRPO iteration, its parts callable one by one."""
 
-    def __init__(self, num_envs: int = NUM_ENVS) -> None:
-        task = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+    def __init__(self, task: TaskDistribution = HALF_CHEETAH, num_envs: int = NUM_ENVS) -> None:
         self.learner = MAML(policy=GaussianMLP((64, 64), "tanh"))
         self.env = task.make(NUM_TASKS, num_envs, seed=0)
         generator = torch.Generator().manual_seed(0)
@@ -188,6 +189,13 @@ def main() -> None:
         ratio(lambda i: NUM_STEPS / s["rollout"][i], lambda i: 800 / s["gymnasium"][i]),
         "",
     )
+
+    print("\nrollouts of bodies that fall, seconds if all worlds go on / if those that are through rest")
+    for name, preset in FALLING:
+        resting, busy = (MetaIteration(find_preset(name, preset)) for _ in range(2))
+        busy.env.rest = lambda worlds: None
+        seconds = measure({"resting": resting.rollout, "busy": busy.rollout})
+        report(name, [b / r for b, r in zip(seconds["busy"], seconds["resting"], strict=True)], "")
 
     print("\nRL² iterations: median [fastest, slowest turn] seconds")
     for name, iteration in rl2_iterations().items():
