@@ -61,8 +61,8 @@ class Plot:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
     tag: tuple[str, ...] = ("meta_train/return_post",)
-    """Columns of progress.csv."""
-    out: Path = Path("runs/curves.png")
+    """Columns of progress.csv. Of learners that remember: meta_train/return_trial."""
+    out: Path = Path("curves.png")
     """The picture to write."""
     code: Path | None = None
     """A Python file that defines the runs' task, where it is none of this library's; it is run."""

@@ -29,7 +29,7 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
     protocol = record["protocol"]
     by_gradient, num_steps = bool(protocol["step_size_scales"]), len(protocol["steps"])
     first = 0 if by_gradient else 1  # episodes count from 1
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
     rows = {protocol["algorithm"]: record, **record["comparisons"]}
     marker = "o" if num_steps <= 10 else ""
@@ -37,8 +37,9 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
         mean = [e["value"] for e in row["mean"]]
         steps = range(first, first + num_steps)
         axes.plot(steps, mean, marker=marker, color=color, label=name)
-        low, high = [e["low"] for e in row["mean"]], [e["high"] for e in row["mean"]]
-        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        if name.startswith(protocol["algorithm"]) or by_gradient:  # of ten rows, the bands would be one surface
+            low, high = [e["low"] for e in row["mean"]], [e["high"] for e in row["mean"]]
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         published = (record["published"] or {"returns": {}})["returns"].get(name) if by_gradient else None
         if published is not None:
             axes.plot(
@@ -54,7 +55,7 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
     axes.set_ylabel("return")
     axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     _finish(axes)
     figure.savefig(path, dpi=130)
 
@@ -62,8 +63,8 @@ def adaptation_figure(record: dict[str, Any], path: Path) -> None:
 def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> None:
     """Curves over environment steps, in a panel for each task and tag; a learner has one color in all of them.
 
-    Runs that differ in nothing but their seed are one line, their mean, with a thin one for each: a band would hide
-    that some seeds solve a task and others do not. A run need not have all of the tags.
+    Runs that differ in nothing but their seed are one line, their mean as far as all of them go, with a thin one for
+    each: a band would hide that some seeds solve a task and others do not. A run need not have all of the tags.
 
     Raises:
         ValueError: a folder that is no run, or whose progress.csv has none of the tags.
@@ -98,11 +99,11 @@ def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> 
     for name, curves in lines.items():
         length = min(len(steps) for steps, _ in curves)
         steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
-        values = np.stack([values[:length] for _, values in curves])
-        label = f"{name}, {len(curves)} seed{'s' if len(curves) > 1 else ''}"
-        axes.plot(steps, values.mean(0), color=colors[name], label=label)
-        if len(curves) > 1:
-            axes.plot(steps, values.T, color=colors[name], alpha=0.3, linewidth=0.8)
+        mean = np.mean([values[:length] for _, values in curves], axis=0)
+        label = f"{name}, {len(curves)} run{'s' if len(curves) > 1 else ''}"
+        axes.plot(steps, mean, color=colors[name], label=label)
+        for curve in curves if len(curves) > 1 else ():
+            axes.plot(*curve, color=colors[name], alpha=0.3, linewidth=0.8)
     axes.set_xlabel("environment steps, adaptation included")
     _finish(axes)
 
@@ -123,12 +124,14 @@ def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
 
 
 def panel_names(experiments: list[Experiment]) -> list[str]:
-    """The task of each, with the preset that defines it where all experiments on that task share its definition."""
+    """The task of each, with the preset that defines it, else with what tells it from the others of its name."""
     names = []
     for task in [experiment.task for experiment in experiments]:
-        shared = all(other.task == task for other in experiments if other.task.name == task.name)
-        presets = presets_of(task) if shared else []
-        names.append(f"{task.name} ({presets[0]})" if presets else task.name)
+        own = _settings("", to_json(task))
+        others = [_settings("", to_json(other.task)) for other in experiments if other.task.name == task.name]
+        differing = [f"{field} {value}" for field, value in own.items() if any(o[field] != value for o in others)]
+        detail = presets_of(task)[:1] or differing
+        names.append(f"{task.name} ({', '.join(detail)})" if detail else task.name)
     return names
 
 
@@ -138,7 +141,7 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
     Where the learner does not tell two of them apart, their presets do; where those do not, the fields that differ.
     """
     names = [_learner_name(experiment.learner) for experiment in experiments]
-    tasks = [experiment.task.name for experiment in experiments]
+    tasks = [experiment.task for experiment in experiments]
     settings = [_settings("", to_json(experiment)) for experiment in experiments]
     presets = [{"preset": own.pop("preset")} for own in settings]
     for details in (presets, settings):

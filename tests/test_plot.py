@@ -42,7 +42,6 @@ def test_runs_that_differ_in_seed_length_or_machine_share_a_line() -> None:
     [
         (replace(BASE, learner=MAML(inner_lr=0.5)), ("learner.inner_lr 0.1", "learner.inner_lr 0.5")),
         (replace(BASE, num_tasks=3), ("num_tasks 40", "num_tasks 3")),
-        (replace(BASE, task=Navigation(horizon=7)), ("task.horizon 100", "task.horizon 7")),
     ],
 )
 def test_runs_that_differ_in_more_do_not_and_the_difference_is_named(other: Experiment, named: tuple[str, str]) -> None:
@@ -69,24 +68,26 @@ def test_a_panel_is_a_task_named_with_its_definition_where_that_is_one() -> None
     other = replace(BASE, task=Navigation.presets["corner"], preset="promp")
     ml1 = replace(BASE, task=ML1(), preset="tuned")
     assert panel_names([other, other, ml1]) == ["navigation (corner)", "navigation (corner)", "ml1 (v2)"]
-    assert panel_names([BASE, other]) == ["navigation", "navigation"]
+    assert panel_names([BASE, other]) == ["navigation (maml2017)", "navigation (corner)"]
+    own = replace(BASE, task=Navigation(horizon=7))
+    assert panel_names([BASE, own]) == ["navigation (maml2017)", "navigation (horizon 7)"]
     assert panel_names([replace(BASE, task=Navigation(horizon=7))]) == ["navigation"]
 
 
 def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, figures: list[Figure]) -> None:
-    """The lines of the figure itself: a longer run is cut to the shorter one; the twelfth line is drawn, too."""
+    """The lines of the figure itself: the mean ends with the shorter run; the twelfth line is drawn, too."""
     runs = [recorded(BASE, tmp_path, "a", [1.0, 2.0]), recorded(replace(BASE, seed=1), tmp_path, "b", [3.0, 6.0, 9.0])]
     runs += [recorded(replace(BASE, num_tasks=n), tmp_path, f"n{n}", [float(n)]) for n in range(1, 12)]
     learning_curves(runs, tmp_path / "new" / "curves.png", tags=["meta_train/return_post"])
     (axes,) = figures[0].axes
     mean, first, second, *others = axes.lines
     assert mean.get_xdata().tolist() == [100.0, 200.0]
-    assert [line.get_ydata().tolist() for line in (mean, first, second)] == [[2.0, 4.0], [1.0, 2.0], [3.0, 6.0]]
+    assert [line.get_ydata().tolist() for line in (mean, first, second)] == [[2.0, 4.0], [1.0, 2.0], [3.0, 6.0, 9.0]]
     assert mean.get_linewidth() > first.get_linewidth()
     assert {line.get_color() for line in (mean, first, second)} == {mean.get_color()}
     assert [line.get_ydata().tolist() for line in others] == [[float(n)] for n in range(1, 12)]
     texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert texts[:2] == ["MAML TRPO, num_tasks 40, 2 seeds", "MAML TRPO, num_tasks 1, 1 seed"]
+    assert texts[:2] == ["MAML TRPO, num_tasks 40, 2 runs", "MAML TRPO, num_tasks 1, 1 run"]
 
 
 def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
@@ -101,6 +102,15 @@ def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
     assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (left, right)] == [[[0], [1]], [[2], [3]]]
     assert [line.get_color() for line in left.lines] == [line.get_color() for line in right.lines][::-1]
     assert left.lines[0].get_color() != left.lines[1].get_color()
+
+
+def test_definitions_of_a_task_have_panels_of_their_own(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = [recorded(BASE, tmp_path, "a", [1.0])]
+    runs.append(recorded(replace(BASE, task=Navigation.presets["corner"]), tmp_path, "b", [2.0]))
+    learning_curves(runs, tmp_path / "curves.png", tags=["meta_train/return_post"])
+    titles = ["navigation (maml2017)", "navigation (corner)"]
+    assert [axes.get_title() for axes in figures[0].axes] == titles
+    assert [line.get_label() for axes in figures[0].axes for line in axes.lines] == ["MAML TRPO, 1 run"] * 2
 
 
 def test_a_picture_is_written(tmp_path: Path) -> None:
