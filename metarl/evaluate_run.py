@@ -1,6 +1,8 @@
 """``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -75,7 +77,8 @@ class Contestant(NamedTuple):
 def evaluate_run(
     run: Path, protocol: Protocol, *, pretrain_iterations: int | None, console: Console, device: str | None = None
 ) -> dict[str, MetaTest]:
-    """Tests the run's newest checkpoint and its comparisons; writes ``evaluation.json``, a curve and a picture.
+    """Tests the run's newest checkpoint and its comparisons; writes ``evaluation.json``, a curve and a
+    picture, or, where these are, ``evaluation-2.json`` and so on.
 
     Args:
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
@@ -117,14 +120,22 @@ def evaluate_run(
         )
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
     record = summarize(experiment, plan, progress, results, tasks, limits)
-    (run / "evaluation.json").write_text(json.dumps(record) + "\n")
-    log_curve(run, next(iter(results.values())))
-    adaptation_figure(record, run / "evaluation.png")
+    stem = run / next(name for name in evaluation_names() if not (run / f"{name}.json").exists())
+    raw, picture = stem.with_suffix(".json"), stem.with_suffix(".png")
+    raw.write_text(json.dumps(record) + "\n")
+    log_curve(stem, next(iter(results.values())))
+    adaptation_figure(record, picture)
     console.print(table(experiment, plan, results, limits))
     for found in success_tables(record["success"], published_success(experiment.task), plan.steps[-1]):
         console.print(found)
-    console.print(f"raw returns: {run / 'evaluation.json'} · picture: {run / 'evaluation.png'}")
+    console.print(f"raw returns: {raw} · picture: {picture}")
     return results
+
+
+def evaluation_names() -> Iterator[str]:
+    """evaluation, evaluation-2, evaluation-3 ...: a later one replaces none."""
+    yield "evaluation"
+    yield from (f"evaluation-{number}" for number in itertools.count(2))
 
 
 def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contestant]:
@@ -153,8 +164,8 @@ def pretrained(experiment: Experiment, run: Path, name: str, iterations: int, co
     return Contestant(learner if learner.remembers else experiment.learner, state)
 
 
-def log_curve(run: Path, result: MetaTest) -> None:
+def log_curve(folder: Path, result: MetaTest) -> None:
     """``meta_test/adaptation_curve``: mean return over inner steps or episodes, in a TensorBoard run of its own."""
-    with SummaryWriter(str(run / "evaluation")) as writer:
+    with SummaryWriter(str(folder)) as writer:
         for step, value in enumerate(result.returns.mean((0, 2))):
             writer.add_scalar("meta_test/adaptation_curve", float(value), step)

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import torch
 from rich.table import Table
 
+from envs.api import TaskDistribution
 from metarl.config import to_json
 from metarl.evaluate import HELD_OUT_SEED, MetaTest
 from metarl.experiment import Experiment, versions
-from metarl.published import published, published_success, published_trial
+from metarl.published import Published, published, published_success, published_trial
 from metarl.statistics import Estimate, estimate
 from metarl.success import success_record
 from metarl.train import Progress
@@ -39,6 +40,14 @@ class Plan(NamedTuple):
         return ["before", *(f"{k + 1} step{'s' if k else ''}" for k in range(len(self.scales)))]
 
 
+def comparable(task: TaskDistribution, plan: Plan) -> Published | None:
+    """The published result, where the plan's inner steps have its experience and its sizes."""
+    reference = published(task)
+    if reference is None or plan.min_steps != reference.num_steps:
+        return None
+    return reference if all(scale == reference.later for scale in plan.scales[1:]) else None
+
+
 def summarize(
     experiment: Experiment,
     plan: Plan,
@@ -50,7 +59,7 @@ def summarize(
     """The content of ``evaluation.json``."""
     learner, task = experiment.learner, experiment.task
     own, *others = results
-    reference = published(task) if plan.scales else published_trial(task, plan.trial)
+    reference = comparable(task, plan) if plan.scales else published_trial(task, plan.trial)
     labels = task.labels(tasks)
     by_kind = success_record(results, labels, horizon=task.horizon, published=published_success(task)) if labels else {}
     return {
@@ -126,7 +135,7 @@ def table(experiment: Experiment, plan: Plan, results: dict[str, MetaTest], limi
 
 def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dict[str, MetaTest]) -> None:
     """Mean, interquartile mean and its 95 % interval over tasks after each inner step: some lines each policy."""
-    reference = published(experiment.task)
+    reference = comparable(experiment.task, plan)
     found.add_column("measure")
     for step in plan.steps:
         found.add_column(step, justify="right")
@@ -144,6 +153,8 @@ def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dic
         found.add_section()
     if reference is not None:
         found.caption = f"published: {reference.source}"
+    elif (other := published(experiment.task)) is not None:
+        found.caption = f"published results are of another protocol, and left out: {other.source}"
 
 
 def _fill_by_trial(

@@ -46,8 +46,9 @@ def evaluated(run: Path, *, protocol: Protocol = THREE_TASKS, **options: Any) ->
     """The record that an evaluation leaves, and what it shows."""
     console = Console(file=io.StringIO(), width=200)
     evaluate_run(run, protocol, console=console, **({"pretrain_iterations": None} | options))
-    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
-    return json.loads((run / "evaluation.json").read_text()), console.file.getvalue()
+    newest = max(run.glob("evaluation*.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert newest.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    return json.loads(newest.read_text()), console.file.getvalue()
 
 
 def test_the_comparison_is_trained_on_as_many_steps_and_but_once(tmp_path: Path) -> None:
@@ -81,9 +82,22 @@ def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) ->
     published = PUBLISHED["navigation", "maml2017"]
     experiment = replace(POINTS, task=Navigation.presets["maml2017"])
     steps = len(published.returns["MAML"])
-    record, _ = evaluated(trained(experiment, tmp_path), protocol=replace(THREE_TASKS, steps=steps, episodes=1))
+    run = trained(experiment, tmp_path)
+    record, shown = evaluated(run, protocol=replace(THREE_TASKS, steps=steps), pretrain_iterations=0)
     assert len(record["mean"]) == 1 + len(published.returns["MAML"])
     assert record["published"]["returns"] == {name: list(values) for name, values in published.returns.items()}
+    assert "published: Finn et al. 2017" in shown
+    first = (run / "evaluation.json").read_text()
+    for other in (Protocol(tasks=3, schedule="constant"), Protocol(tasks=3, episodes=1)):
+        record, shown = evaluated(run, protocol=other, pretrain_iterations=0)
+        assert record["published"] is None
+        assert "of another protocol, and left out: Finn et al. 2017" in shown
+    assert sorted(path.name for path in run.glob("evaluation*.json")) == [
+        "evaluation-2.json",
+        "evaluation-3.json",
+        "evaluation.json",
+    ]
+    assert (run / "evaluation.json").read_text() == first
 
 
 def test_rates_of_the_second_reward_are_no_measure_of_the_first() -> None:
