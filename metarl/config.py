@@ -21,6 +21,14 @@ def to_json(value: Any) -> Any:
     return value
 
 
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The numbers and names in nested JSON by their path, such as ``learner.inner_lr``."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    nested = [leaves(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items()]
+    return {path: leaf for part in nested for path, leaf in part.items()}
+
+
 def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
     """The inverse of :func:`to_json`; fields that the JSON lacks take their defaults.
 

@@ -26,7 +26,15 @@ from metarl.streams import stream_seed
 from metarl.types import MetaLearner
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-CHANGEABLE = ("iterations", "checkpoint_interval", "eval_interval", "device", "physics", "deterministic")  # on resume
+CHANGEABLE = (  # on resume
+    "iterations",
+    "checkpoint_interval",
+    "eval_interval",
+    "device",
+    "physics",
+    "num_threads",
+    "deterministic",
+)
 RECORDED = ("torch", "mujoco", "gymnasium", "metaworld", "numpy", "metarl")
 
 TaskT = TypeVar("TaskT", bound=TaskDistribution)
@@ -203,7 +211,9 @@ def _experiment_from(config: Any) -> Experiment:
     tasks = {cls.__name__: cls for cls in TASKS.values()}
     kind = config["task"]["class"]
     if kind not in tasks:
-        raise ValueError(f"its task, {kind}, is defined nowhere here: name the file that defines it with --code")
+        raise ValueError(
+            f"its task, {kind}, is defined nowhere here: name the file that defines it with --code, or use that script"
+        )
     task = from_json(tasks[kind], config["task"])
     learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
     rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}

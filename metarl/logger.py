@@ -83,10 +83,10 @@ class ProgressDisplay:
         """``iteration`` counts from 0 and is complete."""
         complete = iteration + 1
         seconds = (time.monotonic() - self._began) / (complete - self._start) * (self._total - complete)
-        text = (
-            f"return before {metrics['meta_train/return_pre']:.2f} after {metrics['meta_train/return_post']:.2f}"
-            f"  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
-        )
+        before, after = metrics["meta_train/return_pre"], metrics["meta_train/return_post"]
+        trial = metrics.get("meta_train/return_trial")
+        earned = f"return before {before:.2f} after {after:.2f}" if trial is None else f"return of a trial {trial:.2f}"
+        text = f"{earned}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
         if self._bar is None:
             self._console.print(f"iteration {complete}/{self._total}  {text}", highlight=False, soft_wrap=True)
         else:

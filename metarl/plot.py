@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs.api import presets_of
-from metarl.config import to_json
+from metarl.config import leaves, to_json
 from metarl.experiment import CHANGEABLE, Experiment, load_experiment
 from metarl.types import MetaLearner
 
@@ -127,8 +127,8 @@ def panel_names(experiments: list[Experiment]) -> list[str]:
     """The task of each, with the preset that defines it, else with what tells it from the others of its name."""
     names = []
     for task in [experiment.task for experiment in experiments]:
-        own = _settings("", to_json(task))
-        others = [_settings("", to_json(other.task)) for other in experiments if other.task.name == task.name]
+        own = leaves(to_json(task))
+        others = [leaves(to_json(other.task)) for other in experiments if other.task.name == task.name]
         differing = [f"{field} {value}" for field, value in own.items() if any(o[field] != value for o in others)]
         detail = presets_of(task)[:1] or differing
         names.append(f"{task.name} ({', '.join(detail)})" if detail else task.name)
@@ -142,7 +142,8 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
     """
     names = [_learner_name(experiment.learner) for experiment in experiments]
     tasks = [experiment.task for experiment in experiments]
-    settings = [_settings("", to_json(experiment)) for experiment in experiments]
+    every = [leaves(to_json(experiment)) for experiment in experiments]
+    settings = [{field: own[field] for field in own if field not in ("seed", *CHANGEABLE)} for own in every]
     presets = [{"preset": own.pop("preset")} for own in settings]
     for details in (presets, settings):
         rows, names = list(zip(tasks, names, details, strict=True)), []
@@ -161,15 +162,6 @@ def _learner_name(learner: MetaLearner) -> str:
     if getattr(learner, "learn_inner_lr", False):
         parts.append("learned step sizes")
     return " ".join(dict.fromkeys(parts))
-
-
-def _settings(prefix: str, value: Any) -> dict[str, Any]:
-    """The fields of a nested experiment by name, without those that leave the curve's meaning alone."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    kept = {key: item for key, item in value.items() if prefix or key not in ("seed", "num_threads", *CHANGEABLE)}
-    nested = [_settings(f"{prefix}.{key}" if prefix else key, item) for key, item in kept.items()]
-    return {key: item for part in nested for key, item in part.items()}
 
 
 def _finish(axes: Axes) -> None:

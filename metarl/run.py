@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NoReturn
 
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from envs.api import BadField, TaskEnv
 from metarl import checkpoint
+from metarl.config import leaves, to_json
 from metarl.episodes import by_kind
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.experiment import (
@@ -45,12 +46,12 @@ class Command(Generic[TaskT, LearnerT]):
 
     experiment: tyro.conf.OmitArgPrefixes[Experiment[TaskT, LearnerT]]
     runs: Path = Path("runs")
-    """Folder that run folders are made in."""
+    """Folder that new run folders are made in."""
     name: str | None = None
     """Name of the run folder; by default made of algorithm, task, preset, seed and time."""
     resume: Path | None = None
     """A run folder to continue from its newest checkpoint; of the other options only iterations, the intervals,
-    device, physics and deterministic may then differ from it."""
+    device, physics, num_threads and deterministic may then differ from it."""
 
 
 def main(presets: Mapping[str, Experiment], command: Any, arguments: list[str] | None = None) -> None:
@@ -71,9 +72,14 @@ def main(presets: Mapping[str, Experiment], command: Any, arguments: list[str] |
             run = create_run(options.experiment, options.runs, options.name)
         else:
             run = options.resume
+            if options.name is not None:
+                raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
             _require_same(default, options.experiment)
-        code = execute(options.experiment, run)
-    sys.exit(code)
+        exit_code = execute(options.experiment, run)
+    if exit_code == 0:
+        code = f" --code {sys.argv[0]}" if type(default.task).__module__ == "__main__" else ""
+        print(f"done: metarl evaluate {run}{code} · metarl video {run}{code} · tensorboard --logdir {run.parent}")
+    sys.exit(exit_code)
 
 
 def execute(experiment: Experiment, run: Path, *, console: Console | None = None) -> int:
@@ -89,8 +95,6 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     if stopping.signal is not None:
         console.print(f"stopped; continue with --resume {run}")
         return 128 + stopping.signal
-    code = f" --code {sys.argv[0]}" if type(experiment.task).__module__ == "__main__" else ""
-    console.print(f"done: metarl evaluate {run}{code} · metarl video {run}{code} · tensorboard --logdir {run.parent}")
     return 0
 
 
@@ -178,6 +182,8 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
         return
     content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print)
     restore(experiment, progress, env, content)
+    if progress.iteration > experiment.iterations:
+        raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")
     console.print(f"continuing {run} after {progress.iteration} iterations")
     if content.get("device", "cpu") != env.device.type:
         console.print(
@@ -283,7 +289,8 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 
 def _require_same(recorded: Experiment, asked: Experiment) -> None:
-    for f in fields(recorded):
-        before, now = getattr(recorded, f.name), getattr(asked, f.name)
-        if before != now and f.name not in CHANGEABLE:
-            raise ValueError(f"{f.name} is {now!r}, the run to resume has {before!r}: leave it out, or start a new run")
+    before, now = leaves(to_json(recorded)), leaves(to_json(asked))
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) != now.get(name) and name not in CHANGEABLE:
+            advice = "leave it out, or start a new run"
+            raise ValueError(f"{name} is {now.get(name)!r}, the run to resume has {before.get(name)!r}: {advice}")

@@ -144,3 +144,12 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
         pass
     with run_lock(tmp_path):  # free again
         pass
+
+
+def test_a_resumed_run_keeps_its_name_and_what_it_has(reference: tuple[str, Path]) -> None:
+    script, whole = reference
+    code, output = finish(script, whole.parent, "--resume", str(whole), "--name", "other")
+    assert (code, output) == (2, "error: name is 'other': a resumed run keeps its own, leave it out\n")
+    code, output = finish(script, whole.parent, "--resume", str(whole), "--iterations", "1")
+    assert code == 2
+    assert f"iterations is 1: {whole} has" in output
