@@ -177,6 +177,8 @@ class TaskDistribution(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
+            if (other := TASKS.get(cls.name, cls)).__name__ != cls.__name__:
+                raise BadField(f"name is {cls.name!r}: {other.__name__} has it, give {cls.__name__} another")
             TASKS[cls.name] = cls
             if "presets" not in vars(cls):
                 cls.presets = {}  # those of the class it is made of are other tasks

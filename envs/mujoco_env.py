@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.api import require
+from envs.api import BadField, require
 from envs.physics import Physics, make_physics
 from envs.task_env import BatchedTasks, Outcome, Worlds
 
@@ -96,7 +96,12 @@ class MujocoWorlds:
         self._tasks_given = False
         self._ctrl = physics.bind("ctrl")
         self._awake = torch.ones(physics.num_worlds, dtype=torch.bool, device=physics.device)
-        task.observe(physics), task.measure(physics)  # binds what they read before the first step
+        task.measure(physics)  # binds what it reads before the first step
+        expected = (physics.num_worlds, task.spec.obs_dim)
+        if (shape := tuple(task.observe(physics).shape)) != expected:
+            raise BadField(f"observe of {task.name} gives {shape}: [world, obs_dim] is {expected}")
+        if model.nu != task.spec.action_dim:
+            raise BadField(f"action_dim of {task.name} is {task.spec.action_dim}: its model has {model.nu} actuators")
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
         self._task_parameter, self._tasks_given = task.to(self.physics.device), True
@@ -129,6 +134,8 @@ class MujocoWorlds:
         self._ctrl.copy_(action * self._ctrl_scale + self._ctrl_center)
         diverged = physics.step(task.frame_skip, self._awake)
         reward = task.reward(physics, before, action, self._task_parameter)
+        if reward.shape != diverged.shape:
+            raise BadField(f"reward of {task.name} gives {tuple(reward.shape)}: [world] is {tuple(diverged.shape)}")
         return Outcome(
             reward.masked_fill(diverged, 0.0).to(self._device, self._dtype),
             (task.terminated(physics, self._task_parameter) & ~diverged).to(self._device),

@@ -202,8 +202,16 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
     try:
         experiment = _experiment_from(config | {"device": "cpu", "physics": "auto"} if moved else config)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} describes no experiment of this version of metarl: {error}") from error
+        raise ValueError(f"{path} describes no experiment of this version of metarl{_maker(run)}: {error}") from error
     return experiment if device is None else replace(experiment, device=device)
+
+
+def _maker(run: Path) -> str:
+    """Which version of metarl a run is of, where ``versions.json`` says it."""
+    try:
+        return f" (it was made by commit {json.loads((run / 'versions.json').read_text())['git_commit'][:7]})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _experiment_from(config: Any) -> Experiment:

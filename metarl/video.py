@@ -87,9 +87,9 @@ def render_run(
     least, usual = (2, experiment.episodes_per_env) if remembers else (1, experiment.learner.adapt_steps)
     adapt_steps = max(least, usual) if adapt_steps is None else adapt_steps
     if not 0 <= task_index < len(tasks):
-        raise ValueError(f"task_index is {task_index}: use 0 to {len(tasks) - 1}, the held-out tasks of this run")
+        raise ValueError(f"task is {task_index}: use 0 to {len(tasks) - 1}, the held-out tasks of this run")
     if adapt_steps < least:
-        raise ValueError(f"adapt_steps is {adapt_steps}: use at least {least}")
+        raise ValueError(f"steps is {adapt_steps}: use at least {least}")
     if seconds is not None and seconds <= 0:
         raise ValueError(f"seconds is {seconds}: use a positive number")
     task = tasks[task_index]

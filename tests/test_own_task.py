@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from envs.api import TASKS, TaskDistribution
+from envs import api
+from envs.api import TASKS, BadField, EnvSpec, TaskDistribution
 from envs.gymnasium_env import register_tasks
 from envs.mujoco_env import MujocoTask
 from metarl import cli
@@ -172,3 +174,25 @@ def test_the_list_shows_every_task_and_preset_in_full(capsys: pytest.CaptureFixt
         assert any(row[:2] == [name, first] for row in rows)
         assert all(any(row[:1] == [preset] for row in rows) for preset in others)
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ({"observe": lambda self, physics: physics.bind("qpos")}, r"observe of wrong gives \(6, 1\): .* is \(6, 2\)"),
+        ({"spec": EnvSpec(2, 3, 50, terminates=False, has_success=False)}, "action_dim of wrong is 3: .* 1 actuators"),
+        ({"reward": lambda self, *_: torch.zeros(())}, r"reward of wrong gives \(\): \[world\] is \(6,\)"),
+        ({"reward": lambda self, *_: torch.zeros(6, 1)}, r"reward of wrong gives \(6, 1\)"),
+        ({"name": "navigation"}, "name is 'navigation': Navigation has it, give Wrong another"),
+    ],
+)
+def test_a_mistake_is_named(
+    task: TaskDistribution, mistake: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "TASKS", dict(api.TASKS))
+    with pytest.raises(BadField, match=said):
+        wrong = type("Wrong", (type(task),), {"name": "wrong"} | mistake)()
+        env = wrong.make(2, 3, seed=0)
+        env.set_tasks(torch.zeros(2))
+        env.reset()
+        env.step(torch.zeros(2, 3, 1))

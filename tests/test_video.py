@@ -336,8 +336,8 @@ def check_film(frames: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task_index": 3}, "task_index is 3: use 0 to 2"),
-        ({"adapt_steps": 0}, "adapt_steps is 0: use at least 1"),
+        ({"task_index": 3}, "task is 3: use 0 to 2"),
+        ({"adapt_steps": 0}, "steps is 0: use at least 1"),
         ({"seconds": 0.0}, "seconds is 0.0: use a positive number"),
         ({"out": Path(__file__)}, "choose a folder"),
     ],
@@ -350,7 +350,7 @@ def test_bad_options_are_named(tmp_path: Path, options: dict, message: str) -> N
 
 def test_a_trial_has_a_last_episode_besides_the_first(tmp_path: Path) -> None:
     run = make_run(REMEMBERING, tmp_path)
-    with pytest.raises(ValueError, match="adapt_steps is 1: use at least 2"):
+    with pytest.raises(ValueError, match="steps is 1: use at least 2"):
         video.render_run(run, adapt_steps=1)
 
 
