@@ -190,9 +190,12 @@ def test_a_mistake_is_named(
     task: TaskDistribution, mistake: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api, "TASKS", dict(api.TASKS))
-    with pytest.raises(BadField, match=said):
-        wrong = type("Wrong", (type(task),), {"name": "wrong"} | mistake)()
-        env = wrong.make(2, 3, seed=0)
+
+    def step() -> None:
+        env = type("Wrong", (type(task),), {"name": "wrong"} | mistake)().make(2, 3, seed=0)
         env.set_tasks(torch.zeros(2))
         env.reset()
         env.step(torch.zeros(2, 3, 1))
+
+    with pytest.raises(BadField, match=said):
+        step()
