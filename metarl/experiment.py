@@ -223,7 +223,10 @@ def _experiment_from(config: Any) -> Experiment:
             f"its task, {kind}, is defined nowhere here: name the file that defines it with --code, or use that script"
         )
     task = from_json(tasks[kind], config["task"])
-    learner = from_json(ALGORITHMS[config["learner"]["class"]], config["learner"])
+    algorithm = config["learner"]["class"]
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"its learner, {algorithm}, is none of {', '.join(ALGORITHMS)}")
+    learner = from_json(ALGORITHMS[algorithm], config["learner"])
     rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
     return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
 

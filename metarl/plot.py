@@ -111,6 +111,8 @@ def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> 
 def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
     """Those of ``tags`` that a run recorded: environment steps and values of the iterations that have one."""
     path = run / "progress.csv"
+    if not path.exists():
+        raise ValueError(f"{run} has nothing to plot yet: it has no progress.csv")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     recorded = sorted({tag for row in rows for tag, value in row.items() if value})

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import io
 import os
 import sys
@@ -263,7 +264,8 @@ def errors_in_one_sentence() -> Iterator[None]:
     except (ValueError, FloatingPointError, checkpoint.CheckpointError) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"{error}; a run that it stopped continues with --resume once that is mended")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _fail(f"{error}; a run that it stopped continues with --resume once that is mended" if full else str(error))
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except RuntimeError as error:

@@ -132,6 +132,12 @@ def test_a_tag_that_has_no_value_yet_was_not_recorded(tmp_path: Path) -> None:
         read_scalars(run, ["meta_test/return_step_0"])
 
 
+def test_a_run_without_an_iteration_has_nothing_to_plot(tmp_path: Path) -> None:
+    run = create_run(BASE, tmp_path, "a")
+    with pytest.raises(ValueError, match=r"a has nothing to plot yet"):
+        learning_curves([run], tmp_path / "a.png", tags=["meta_train/return_post"])
+
+
 def test_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="runs is empty"):
         learning_curves([], tmp_path / "a.png", tags=["meta_train/return_post"])
