@@ -108,7 +108,7 @@ class Bodies:
         radius = _radius(model, data)
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, camera)
-        moves = model.body_dofnum[1] > 0
+        moves = model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE  # that turns in place
         if moves:
             camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * radius
         with mujoco.Renderer(model, height * SUPERSAMPLING, width * SUPERSAMPLING) as renderer:
