@@ -146,9 +146,14 @@ class VisibleTask(Protocol):
     def model_of(self, task: Float[Tensor, "..."]) -> mujoco.MjModel:
         """A model that looks as one task does, goal included.
 
-        A first body with joints is followed, seen from the side; else the model's own free camera shows the scene
-        (``vis.global_`` and ``stat``).
+        A first body that moves about (:func:`moves_about`) is followed, seen from the side; else the model's own free
+        camera shows the scene (``vis.global_`` and ``stat``).
         """
+
+
+def moves_about(model: mujoco.MjModel) -> bool:
+    """Whether the first body leaves its place: it has joints, and the first of them is no hinge."""
+    return bool(model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE)
 
 
 @runtime_checkable
@@ -243,6 +248,6 @@ def find_preset(task: str, preset: str | None = None) -> TaskDistribution:
     return presets[preset if preset is not None else next(iter(presets))]
 
 
-def presets_of(task: "TaskDistribution") -> list[str]:
+def presets_of(task: TaskDistribution) -> list[str]:
     """The names of the presets that define exactly this task."""
     return [name for name, definition in task.presets.items() if definition == task]

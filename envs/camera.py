@@ -5,6 +5,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.api import moves_about
+
 SIZE = 480  # pixels, width and height of a picture
 
 
@@ -19,7 +21,7 @@ class Camera:
         self._model, self._data = model, mujoco.MjData(model)
         self._view = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._view)
-        if model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE:
+        if moves_about(model):
             self._view.type, self._view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
             self._view.azimuth, self._view.elevation, self._view.distance = 90.0, -20.0, 3 * self._radius()
         try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from envs.api import VisibleTask
+from envs.api import VisibleTask, moves_about
 
 Picture = NDArray[np.uint8]
 """Height x width x RGB."""
@@ -108,7 +108,7 @@ class Bodies:
         radius = _radius(model, data)
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, camera)
-        moves = model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE  # that turns in place
+        moves = moves_about(model)
         if moves:
             camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE * radius
         with mujoco.Renderer(model, height * SUPERSAMPLING, width * SUPERSAMPLING) as renderer:
