@@ -52,15 +52,15 @@ def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode(name: str, hint: Any, value: Any) -> Any:
     members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    items = [typing.get_args(member)[0] for member in members if typing.get_origin(member) is tuple]
+    tuples = [typing.get_args(member) for member in members if typing.get_origin(member) is tuple]
     if isinstance(value, Mapping):
         for member in members:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
         raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
-    lengths = [len(a) for m in members if typing.get_origin(m) is tuple and Ellipsis not in (a := typing.get_args(m))]
-    if items and isinstance(value, list) and (not lengths or len(value) in lengths):
-        return tuple(_decode(name, items[0], item) for item in value)
+    for items in tuples if isinstance(value, list) else ():
+        if Ellipsis in items or len(items) == len(value):
+            return tuple(_decode(name, items[0], item) for item in value)
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value
     if type(value) in members or (float in members and type(value) is int):

@@ -128,9 +128,9 @@ def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
 def panel_names(experiments: list[Experiment]) -> list[str]:
     """The task of each, with the preset that defines it, else with what tells it from the others of its name."""
     names = []
-    for task in [experiment.task for experiment in experiments]:
-        own = leaves(to_json(task))
-        others = [leaves(to_json(other.task)) for other in experiments if other.task.name == task.name]
+    definitions = [(experiment.task, leaves(to_json(experiment.task))) for experiment in experiments]
+    for task, own in definitions:
+        others = [fields for other, fields in definitions if other.name == task.name]
         differing = [f"{field} {value}" for field, value in own.items() if any(o[field] != value for o in others)]
         detail = presets_of(task)[:1] or differing
         names.append(f"{task.name} ({', '.join(detail)})" if detail else task.name)

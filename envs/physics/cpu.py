@@ -64,16 +64,15 @@ class CpuPhysics:
 
     def step(self, substeps: int, awake: Tensor | None = None) -> Tensor:
         before = self._time.clone()
-        mask = None if awake is None or awake.all() else awake
-        ids = None if mask is None else mask.numpy()
+        ids = None if awake is None else awake.numpy()
         if self._stage == mujoco.mjtStage.mjSTAGE_POS:
             self._batch.step(ids=ids, nstep=substeps)
-            self._forward_positions(mask)
+            self._forward_positions(awake)
         else:
             self._batch.step(ids=ids, nstep=substeps, stage=self._stage)
         # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
         failed = self._time <= before
-        return failed if mask is None else failed & mask
+        return failed if awake is None else failed & awake
 
     def reset(self, mask: Tensor) -> None:
         self._batch.reset(ids=mask.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
