@@ -12,7 +12,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/python experiments/maml_half_cheetah_dir.py --preset demo --name $(notdir $(DEMO))
+	$(BIN)/python -m metarl train half_cheetah_dir --learner maml --preset demo --name $(notdir $(DEMO))
 	$(BIN)/metarl evaluate $(DEMO) --tasks 20 --steps 2 --pretrain-iterations 10
 	$(BIN)/metarl video $(DEMO) || true
 	@echo
@@ -33,8 +33,9 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m metarl.cli.describe
 
 bench: setup
-	$(BIN)/python tests/benchmark.py
-	$(BIN)/python tests/benchmark_families.py
-	$(BIN)/python tests/benchmark_metaworld.py
+	$(BIN)/python tests/benchmarks/benchmark.py
+	$(BIN)/python tests/benchmarks/benchmark_families.py
+	$(BIN)/python tests/benchmarks/benchmark_metaworld.py

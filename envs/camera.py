@@ -1,13 +1,49 @@
-"""Pictures of a MuJoCo model, for those who watch a world from other libraries; videos of runs are metarl's."""
+"""How a task is seen: what a video needs of it, and pictures of a MuJoCo model for those who watch from other
+libraries."""
+
+from typing import Protocol, runtime_checkable
 
 import gymnasium
 import mujoco
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
-
-from envs.api import moves_about
+from torch import Tensor
 
 SIZE = 480  # pixels, width and height of a picture
+
+
+@runtime_checkable
+class VisibleTask(Protocol):
+    """A task distribution of MuJoCo models, which a video can show; its environments hold :class:`VisibleWorlds`."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+
+    @property
+    def frame_skip(self) -> int:
+        """Physics substeps a control step."""
+
+    def model_of(self, task: Float[Tensor, "..."]) -> mujoco.MjModel:
+        """A model that looks as one task does, goal included.
+
+        A first body that moves about (:func:`moves_about`) is followed, seen from the side; else the model's own free
+        camera shows the scene (``vis.global_`` and ``stat``).
+        """
+
+
+def moves_about(model: mujoco.MjModel) -> bool:
+    """Whether the first body leaves its place: it has joints, and the first of them is no hinge."""
+    return bool(model.body_dofnum[1] > 0 and model.jnt_type[0] != mujoco.mjtJoint.mjJNT_HINGE)
+
+
+@runtime_checkable
+class VisibleWorlds(Protocol):
+    """Worlds of a :class:`VisibleTask`, ``env.worlds``."""
+
+    def pose(self, world: int) -> Float[Tensor, " qpos"]:
+        """The generalized positions of one world, in a new tensor."""
 
 
 class Camera:

@@ -2,7 +2,7 @@
 
 Importing :mod:`envs` registers every task distribution under the name of its class::
 
-    env = gymnasium.make("envs:metarl/AntGoal-v0", preset="v5", task=[1.0, -2.0])
+    env = gymnasium.make("metarl.envs:metarl/AntGoal-v0", preset="v5", task=[1.0, -2.0])
 
 The prefix ``envs:`` imports this package: Gymnasium 1.0 did away with entry points that did so on installation.
 """
@@ -18,8 +18,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.api import TASKS, BadField, EnvSpec, Step, TaskDistribution, TaskEnv, VisibleTask, find_preset
-from envs.camera import Camera
+from metarl.envs.api import EnvSpec, Step, TaskEnv
+from metarl.envs.camera import Camera, VisibleTask
+from metarl.envs.fields import BadField
+from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 
 LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
 SHOWN = 8  # numbers; a longer parameter is not written out in an error
@@ -224,7 +226,7 @@ def register_tasks() -> None:
         if identity not in gymnasium.registry:
             gymnasium.register(
                 identity,
-                entry_point="envs.gymnasium_env:GymnasiumEnv",
-                vector_entry_point="envs.vector_env:TaskVectorEnv",
+                entry_point="metarl.envs.gymnasium_env:GymnasiumEnv",
+                vector_entry_point="metarl.envs.vector_env:TaskVectorEnv",
                 kwargs={"tasks": name},
             )

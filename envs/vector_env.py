@@ -9,8 +9,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.api import BadField, TaskDistribution, require
-from envs.gymnasium_env import (
+from metarl.envs.fields import BadField, require
+from metarl.envs.gymnasium_env import (
     Numbers,
     as_actions,
     asked_task,
@@ -21,6 +21,7 @@ from envs.gymnasium_env import (
     parameters,
     spaces_of,
 )
+from metarl.envs.registry import TaskDistribution
 
 Infos = dict[str, Any]
 
@@ -31,7 +32,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     ``reset`` gives every world its task: ``task``, or new ones drawn from the distribution. Where an episode ends, the
     next one of the same task begins in the same step (``AutoresetMode.SAME_STEP``: ``final_obs`` and ``final_info``),
     so whoever wants other tasks resets. Seeds, options, flags and ``info`` are those of
-    :class:`envs.gymnasium_env.GymnasiumEnv`, whose world one task in one world repeats.
+    :class:`metarl.envs.gymnasium_env.GymnasiumEnv`, whose world one task in one world repeats.
     """
 
     metadata: Infos = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - as in VectorEnv
@@ -57,7 +58,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             num_tasks: tasks; None: as many as worlds.
             preset: the definition of a distribution given by name; None: its first.
             task: the parameters [task, ...], or one [...] that all share.
-            device, physics, num_threads: as in :meth:`envs.api.TaskDistribution.make`.
+            device, physics, num_threads: as in :meth:`metarl.envs.registry.TaskDistribution.make`.
             changes: fields of the distribution that shall differ, such as ``horizon``.
 
         Raises:

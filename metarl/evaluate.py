@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.api import TaskDistribution, TaskEnv
-from metarl.episodes import by_episode, solved_after
+from metarl.envs.api import TaskEnv
+from metarl.envs.registry import TaskDistribution
+from metarl.metrics import by_episode, solved_after
 from metarl.rollout import Act, rollout
-from metarl.streams import stream
+from metarl.seeds import stream
 from metarl.types import Agent, MetaLearner, TrajectoryBatch
 
 HELD_OUT_SEED = 1_000_003

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from envs.api import TaskEnv
+from metarl.envs.api import TaskEnv
 from metarl.types import Actor, Previous, TrajectoryBatch
 
 Act = Callable[[Actor, Tensor, Previous, torch.Generator], tuple[Tensor, Any, Actor]]

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from envs.api import TaskDistribution, TaskEnv
-from metarl.episodes import adaptation_metrics
+from metarl.envs.api import TaskEnv
+from metarl.envs.registry import TaskDistribution
+from metarl.metrics import adaptation_metrics
 from metarl.rollout import rollout
 from metarl.types import MetaLearner, Metrics
 

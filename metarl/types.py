@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.api import EnvSpec
+from metarl.envs.api import EnvSpec
 
 Params = dict[str, Tensor]
 """The parameters of a network by name; theta = meta-parameters, phi = adapted ones."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook(["metarl", "envs"], "beartype.beartype")
+install_import_hook(["metarl"], "beartype.beartype")
 
 # Meta-World's starts, kept beside pytest's own cache: tests leave the user's alone
 CACHE = Path(__file__).parent.parent / ".pytest_cache"

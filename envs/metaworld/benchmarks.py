@@ -27,13 +27,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, EnvSpec, require
-from envs.metaworld.goals import GOALS, draw_goals
-from envs.metaworld.sawyer import SAWYER
-from envs.metaworld.simulation import FRAME_SKIP
-from envs.metaworld.view import goal_model
-from envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
-from envs.task_env import BatchedTasks
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField, require
+from metarl.envs.metaworld.goals import GOALS, draw_goals
+from metarl.envs.metaworld.sawyer import SAWYER
+from metarl.envs.metaworld.simulation import FRAME_SKIP
+from metarl.envs.metaworld.view import goal_model
+from metarl.envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
+from metarl.envs.worlds import BatchedTasks
 
 LONGEST_VECTOR = 6
 
@@ -98,7 +99,7 @@ class MetaWorld(BatchedTasks):
         return [ENVIRONMENTS[int(index)] for index in task[:, 0]]
 
     def model_of(self, task: Float[Tensor, " 7"]) -> mujoco.MjModel:
-        """As :class:`envs.api.VisibleTask`."""
+        """As :class:`metarl.envs.camera.VisibleTask`."""
         sawyer = SAWYER[ENVIRONMENTS[int(task[0])]]
         return goal_model(sawyer, task[1 : 1 + len(sawyer.vec_low)].double().cpu().numpy())
 

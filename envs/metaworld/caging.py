@@ -2,8 +2,8 @@
 
 import torch
 
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
-from envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.scene import Points, Scene
 
 
 def caging(

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.metaworld.sawyer import SAWYER, SawyerTask
+from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask
 
 GOALS = 50  # of each environment
 DRAWS = 2  # of each reset; the last one counts

@@ -2,9 +2,9 @@
 
 import torch
 
-from envs.metaworld.rewards import Flags, Scalars, distance, lifting, norm, peaked
-from envs.metaworld.sawyer import Terms
-from envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.rewards import Flags, Scalars, distance, lifting, norm, peaked
+from metarl.envs.metaworld.sawyer import Terms
+from metarl.envs.metaworld.scene import Points, Scene
 
 
 def in_hand(scene: Scene, obj: Points, radius: float, lift: float) -> Flags:

@@ -2,9 +2,9 @@
 
 import torch
 
-from envs.metaworld.rewards import Scalars, distance, norm, peaked
-from envs.metaworld.sawyer import Terms
-from envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.rewards import Scalars, distance, norm, peaked
+from metarl.envs.metaworld.sawyer import Terms
+from metarl.envs.metaworld.scene import Points, Scene
 
 
 def flat(a: Points, b: Points) -> Scalars:
@@ -16,7 +16,7 @@ def move(to_obj: Scalars, to_target: Scalars, farthest: Scalars | float, **peak:
     """For an object with ``to_target`` [m] of ``farthest`` to go, while the hand is within 5 cm of it.
 
     Args:
-        peak: as in :func:`envs.metaworld.rewards.peaked`.
+        peak: as in :func:`metarl.envs.metaworld.rewards.peaked`.
     """
     return torch.where(to_obj < 0.05, peaked(farthest - to_target, to_target, **peak), 0.0)
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from envs.metaworld import simulation
-from envs.metaworld.sawyer import SAWYER, SawyerTask
-from envs.metaworld.scene import FIELDS, Names, Scene
-from envs.metaworld.simulation import Simulation, compile_model
+from metarl.envs.metaworld import simulation
+from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask
+from metarl.envs.metaworld.scene import FIELDS, Names, Scene
+from metarl.envs.metaworld.simulation import Simulation, compile_model
 
 STATE = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
 MODEL = "body_pos"  # the model field that resets write
@@ -93,7 +93,7 @@ def cache_folder() -> Path:
 
 @cache
 def _versions() -> str:
-    return "-".join(importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl"))
+    return "-".join(importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl-toolkit"))
 
 
 def _path(task: SawyerTask) -> Path:

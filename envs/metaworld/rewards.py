@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.physics import constant
+from metarl.envs.physics import constant
 
 Scalars = Float[Tensor, " world"]
 Flags = Bool[Tensor, " world"]

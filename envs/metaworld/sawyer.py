@@ -1,6 +1,7 @@
 """What a Meta-World task is: where things are placed, what is observed, what is rewarded, and when it is solved.
 
-A task is stateless: facts as class attributes and functions of a :class:`envs.metaworld.scene.Scene`, over worlds.
+A task is stateless: facts as class attributes and functions of a :class:`metarl.envs.metaworld.scene.Scene`, over
+worlds.
 Definitions: Meta-World (Yu et al. 2020), package ``metaworld`` 3.0.0, V3 environments; rewards of version 2 (0 to 10)
 and version 1, the first of the benchmark's papers. :mod:`tests.test_metaworld` holds every task to that package.
 """
@@ -14,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import Flags, Scalars
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from metarl.envs.metaworld.rewards import Flags, Scalars
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, flat_distance
 
 SAWYER: dict[str, "SawyerTask"] = {}
 """Every Meta-World task by its name, e.g. ``reach-v3``."""

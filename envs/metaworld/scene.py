@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.metaworld.simulation import PADS
-from envs.physics import constant
+from metarl.envs.metaworld.simulation import PADS
+from metarl.envs.physics import constant
 
 HAND_LOW = (-0.525, 0.348, -0.0525)
 HAND_HIGH = (0.525, 1.025, 0.7)

@@ -1,7 +1,7 @@
 """One world in C MuJoCo, for what happens before an episode: the arm settles and the task places its things.
 
 Episodes of one (task, goal) all begin in the same state, so this runs once for each and is kept
-(:mod:`envs.metaworld.resets`); it is no hot path. The order of calls is Meta-World's: positions read after
+(:mod:`metarl.envs.metaworld.resets`); it is no hot path. The order of calls is Meta-World's: positions read after
 :meth:`Simulation.settle` lag one substep behind the state, as MuJoCo's step leaves them, and
 :meth:`Simulation.set_state` brings them up to date.
 """

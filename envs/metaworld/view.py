@@ -4,9 +4,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.metaworld.resets import starts
-from envs.metaworld.sawyer import SawyerTask
-from envs.metaworld.simulation import compile_model
+from metarl.envs.metaworld.resets import starts
+from metarl.envs.metaworld.sawyer import SawyerTask
+from metarl.envs.metaworld.simulation import compile_model
 
 CENTER, EXTENT = (0.06, 0.65, 0.17), 0.88  # m; what the camera looks at, and two thirds of its distance
 AZIMUTH, ELEVATION = 142.0, -28.0  # degrees: over the arm's shoulder; Meta-World's own cameras hang upside down

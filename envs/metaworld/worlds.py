@@ -8,14 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.api import BadField, find_engine
-from envs.metaworld.resets import STATE, starts
-from envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
-from envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
-from envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
-from envs.physics import Physics, make_physics, write
-from envs.physics.streams import Streams
-from envs.task_env import Outcome
+from metarl.envs.api import find_engine
+from metarl.envs.fields import BadField
+from metarl.envs.metaworld.resets import STATE, starts
+from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
+from metarl.envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
+from metarl.envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
+from metarl.envs.physics import Physics, make_physics, write
+from metarl.envs.physics.cuda_streams import Streams
+from metarl.envs.worlds import Outcome
 
 ACTION_SCALE = 0.01  # m that the mocap body moves a step at full action
 MIDDLE = (0.0, 0.6, 0.15)  # m; of the space above the table
@@ -134,7 +135,7 @@ class TaskWorlds:
 
 
 class MetaWorlds:
-    """:class:`envs.task_env.Worlds` over any mix of tasks; a world's task and its goal are its parameter.
+    """:class:`metarl.envs.worlds.Worlds` over any mix of tasks; a world's task and its goal are its parameter.
 
     Parameter of a world: index of the task among the 50 in alphabetical order, then its random vector, padded by
     zeros. Worlds of one task share a batch. On CPU threads, while one batch is simulated, the one before is rewarded;

@@ -1,7 +1,7 @@
 """The physics a task is written against: named, live tensors over worlds.
 
-Two engines share this vocabulary. On CPU threads it is MuJoCo's own ``mujoco.batch`` (:mod:`envs.physics.cpu`),
-on a GPU it is MuJoCo Warp (:mod:`envs.physics.gpu`); a task touches nothing but this protocol.
+Two engines share this vocabulary. On CPU threads it is MuJoCo's own ``mujoco.batch`` (:mod:`metarl.envs.physics.cpu`),
+on a GPU it is MuJoCo Warp (:mod:`metarl.envs.physics.gpu`); a task touches nothing but this protocol.
 
 Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
 """
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.api import find_engine
+from metarl.envs.api import find_engine
 
 STATE_FIELDS = frozenset(
     {"time", "qpos", "qvel", "act", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied"}
@@ -95,7 +95,7 @@ def make_physics(
     max_contacts: int | None = None,
     max_constraints: int | None = None,
 ) -> Physics:
-    """Builds the engine that :func:`envs.api.find_engine` names.
+    """Builds the engine that :func:`metarl.envs.api.find_engine` names.
 
     Args:
         device: where Warp's worlds live; the C engine's live on the CPU.
@@ -104,10 +104,10 @@ def make_physics(
         max_constraints: constraints likewise.
     """
     if find_engine(engine, device) == "cpu":
-        from envs.physics.cpu import CpuPhysics
+        from metarl.envs.physics.cpu import CpuPhysics
 
         return CpuPhysics(model, num_worlds, num_threads=num_threads)
-    from envs.physics.gpu import WarpPhysics
+    from metarl.envs.physics.gpu import WarpPhysics
 
     return WarpPhysics(model, num_worlds, device=device, max_contacts=max_contacts, max_constraints=max_constraints)
 

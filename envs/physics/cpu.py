@@ -10,11 +10,11 @@ import torch
 from mujoco import batch
 from torch import Tensor
 
-from envs.physics import POSITION_FIELDS, STATE_FIELDS
+from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS
 
 
 class CpuPhysics:
-    """:class:`envs.physics.Physics` on ``mujoco.batch.Batch``, in float64.
+    """:class:`metarl.envs.physics.Physics` on ``mujoco.batch.Batch``, in float64.
 
     One ``MjData`` a thread serves all worlds: it stays in the cache, which beats the recomputation that one
     ``MjData`` a world would save (half-cheetah, 800 worlds, 1 substep: 205k against 154k steps/s on 2 cores).

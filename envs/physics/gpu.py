@@ -18,7 +18,7 @@ from torch import Tensor
 wp.config.log_level = wp.LOG_ERROR  # what goes wrong raises
 import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
 
-from envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
+from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
 
 # What set_const computes from masses and inertias; sized per world as soon as one of those is.
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0")
@@ -31,7 +31,7 @@ BAD = 1e10  # MuJoCo's own bound (mju_isBad) on positions, velocities and accele
 
 
 class WarpPhysics:
-    """:class:`envs.physics.Physics` on ``mujoco_warp``.
+    """:class:`metarl.envs.physics.Physics` on ``mujoco_warp``.
 
     A world whose state blew up stays so until it is reset; the others go on, their bits unharmed. Contacts beyond
     ``max_contacts`` (a pool of all worlds, this many each) or constraints beyond ``max_constraints`` (of one world) are

@@ -8,3 +8,21 @@ from metarl.algorithms.rl2 import RL2
 from metarl.types import MetaLearner
 
 ALGORITHMS: dict[str, type[MetaLearner]] = {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2)}
+"""Every meta-learner by the name of its class, by which runs are opened; add one's own."""
+
+
+def learner_name(cls: type) -> str:
+    """How a learner is called on the command line: ``maml``, ``es_maml``, ``rl2`` ..."""
+    return "es_maml" if cls is ESMAML else cls.__name__.lower()
+
+
+def find_learner(name: str) -> type[MetaLearner]:
+    """The learner called ``name`` on the command line.
+
+    Raises:
+        ValueError: there is none, with the names there are.
+    """
+    named = {learner_name(cls): cls for cls in ALGORITHMS.values()}
+    if name not in named:
+        raise ValueError(f"learner is {name!r}: use one of {', '.join(named)}")
+    return named[name]

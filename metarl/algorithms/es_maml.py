@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from envs.api import BadField, EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
-from metarl.algorithms.outer import OptimizerState, adam_step, flatten
-from metarl.distributions import DiagGaussian
-from metarl.objectives import log_likelihood_loss
-from metarl.policies import mean_std
-from metarl.streams import stream
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField, require
+from metarl.losses.optim import OptimizerState, adam_step, flatten
+from metarl.losses.policy_gradient import log_likelihood_loss
+from metarl.networks.distributions import DiagGaussian, mean_std
+from metarl.seeds import stream
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 
@@ -111,7 +111,7 @@ class ESMAML(GradientLearner):
             return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
         descent = {name: -value for name, value in ascent.items()}
         meta, optimizer = adam_step(state.meta, descent, state.optimizer, self.learning_rate)
-        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": mean_std(self.policy, meta)}
+        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": mean_std(meta, self.policy.min_std)}
         return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
 
 

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from envs.api import BadField, EnvSpec, require
-from metarl.advantages import discounted_returns, gae, normalize
-from metarl.baselines import LinearFeatureBaseline
-from metarl.distributions import DiagGaussian
-from metarl.objectives import log_likelihood_loss
-from metarl.policies import GaussianMLP
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField, require
+from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.policy_gradient import log_likelihood_loss
+from metarl.networks.distributions import DiagGaussian
+from metarl.networks.mlp import GaussianMLP
+from metarl.networks.values import LinearFeatureBaseline
 from metarl.types import Params, Previous, TrajectoryBatch
 
 Loss = Callable[[GaussianMLP, Params, TrajectoryBatch], Float[Tensor, ""]]

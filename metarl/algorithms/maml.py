@@ -23,13 +23,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from envs.api import EnvSpec, require
-from metarl.advantages import center
 from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
-from metarl.algorithms.outer import PPO, TRPO, Gradient, OptimizerState
-from metarl.objectives import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
-from metarl.policies import mean_std
+from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import require
+from metarl.losses.advantages import center
+from metarl.losses.optim import OptimizerState
+from metarl.losses.policy_gradient import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
+from metarl.networks.distributions import mean_std
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 INNER_LOSSES: dict[str, Loss] = {"lvc": lvc_loss, "dice": dice_loss}
@@ -70,7 +72,7 @@ class MAML(MetaGradientLearner):
 
     def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> tuple[MAMLState, Metrics]:
         meta, optimizer, metrics = self.outer.step(self.problem(batches), state.meta, state.optimizer)
-        metrics["train/policy_std"] = mean_std(self.policy, meta)
+        metrics["train/policy_std"] = mean_std(meta, self.policy.min_std)
         return MAMLState(meta, optimizer), metrics
 
     def problem(self, batches: list[TrajectoryBatch]) -> MAMLProblem:

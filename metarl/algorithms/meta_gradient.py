@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from envs.api import EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner, Loss, adapt
-from metarl.objectives import log_likelihood_loss, mean_kl, mean_over
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import require
+from metarl.losses.policy_gradient import log_likelihood_loss, mean_kl, mean_over
 from metarl.types import Params, TrajectoryBatch
 
 LEARNED_RATE = "inner_lr."  # prefix of the learned step sizes among the meta-parameters

@@ -1,23 +1,20 @@
 """Outer steps: how meta-parameters move, given the meta-loss as a function of them."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import BadField, require
 from metarl.algorithms.gradient import Loss
-from metarl.objectives import clipped_ratio_loss, ratio_loss
-from metarl.trust_region import backtrack, conjugate_gradient
+from metarl.envs.fields import BadField, require
+from metarl.losses.optim import OptimizerState, adam_step, flatten, unflatten
+from metarl.losses.policy_gradient import clipped_ratio_loss, ratio_loss
+from metarl.losses.trust_region import backtrack, conjugate_gradient
 from metarl.types import Metrics, Params
-
-OptimizerState = dict[str, Any]
-"""Of torch's Adam; empty before the first step, and always for TRPO."""
 
 
 @runtime_checkable
@@ -145,30 +142,3 @@ def _adam(
         meta, optimizer = adam_step(meta, gradient, optimizer, learning_rate)
     loss_after, kl = problem.evaluate(meta, loss)
     return meta, optimizer, metrics | {"train/loss_after": loss_after, "train/kl": kl}
-
-
-def adam_step(
-    meta: Params, gradient: Params, optimizer: OptimizerState, learning_rate: float
-) -> tuple[Params, OptimizerState]:
-    """One step of Adam; what it starts from stays as it is."""
-    leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
-    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
-    if optimizer:
-        adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
-    for name, leaf in leaves.items():
-        leaf.grad = gradient[name]
-    adam.step()
-    return {name: leaf.detach() for name, leaf in leaves.items()}, adam.state_dict()
-
-
-def flatten(params: Params) -> Float[Tensor, " n"]:
-    """One float64 vector, in the order of the dict: conjugate gradients lose too much in float32."""
-    return torch.cat([value.detach().double().flatten() for value in params.values()])
-
-
-def unflatten(vector: Float[Tensor, " n"], like: Params) -> Params:
-    """The inverse of :func:`flatten`, in the shapes and precision of ``like``."""
-    pieces = vector.split([value.numel() for value in like.values()])
-    return {
-        name: piece.view(value.shape).to(value.dtype) for piece, (name, value) in zip(pieces, like.items(), strict=True)
-    }

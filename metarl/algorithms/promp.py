@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.api import EnvSpec, require
 from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
-from metarl.algorithms.outer import PPO, OptimizerState
-from metarl.objectives import mean_kl, ratio_loss
-from metarl.policies import mean_std
+from metarl.algorithms.outer import PPO
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import require
+from metarl.losses.optim import OptimizerState
+from metarl.losses.policy_gradient import mean_kl, ratio_loss
+from metarl.networks.distributions import mean_std
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 
@@ -54,7 +56,7 @@ class ProMP(MetaGradientLearner):
     def update(self, state: ProMPState, batches: list[TrajectoryBatch]) -> tuple[ProMPState, Metrics]:
         problem = self.problem(state, batches)
         meta, optimizer, metrics = self.outer.step(problem, state.meta, state.optimizer)
-        metrics["train/policy_std"] = mean_std(self.policy, meta)
+        metrics["train/policy_std"] = mean_std(meta, self.policy.min_std)
         eta = state.kl_penalty
         if self.adapt_steps > 0:
             kl = problem.mean_over_tasks(lambda batches: self._kl(self.path(meta, batches[:-2]), batches[:-1]))

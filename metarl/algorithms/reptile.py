@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from envs.api import BadField, EnvSpec, require
 from metarl.algorithms.gradient import GradientLearner
-from metarl.policies import mean_std
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField, require
+from metarl.networks.distributions import mean_std
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 
@@ -44,5 +45,5 @@ class Reptile(GradientLearner):
         if not length < float("inf"):  # false for NaN
             return state, {"train/skipped_updates": 1.0}
         meta = {name: theta + self.step_size * way[name] for name, theta in state.meta.items()}
-        std = mean_std(self.policy, meta)
+        std = mean_std(meta, self.policy.min_std)
         return ReptileState(meta), {"train/meta_gradient_norm": length, "train/policy_std": std}

@@ -15,12 +15,14 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from envs.api import EnvSpec, require
-from metarl.advantages import discounted_returns, gae, normalize
-from metarl.algorithms.outer import OptimizerState
-from metarl.baselines import LinearFeatureBaseline
-from metarl.objectives import clipped_surrogate_loss, mean_over
-from metarl.policies import ActorCritic, RecurrentPolicy, mean_std
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import require
+from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.optim import OptimizerState
+from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
+from metarl.networks.distributions import mean_std
+from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
+from metarl.networks.values import LinearFeatureBaseline
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
@@ -180,7 +182,7 @@ class RL2:
         metrics = {name: value / count for name, value in sums.items()}
         metrics["train/learning_rate"] = self.learning_rate * remaining
         if "log_std" in leaves:
-            metrics["train/policy_std"] = mean_std(self.policy, leaves)
+            metrics["train/policy_std"] = mean_std(leaves, self.policy.min_std)
         updated = {name: leaf.detach() for name, leaf in params.items()}
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging_handle
-from envs.metaworld.picking import approach
-from envs.metaworld.rewards import (
+from metarl.envs.metaworld.caging import caging_handle
+from metarl.envs.metaworld.picking import approach
+from metarl.envs.metaworld.rewards import (
     Flags,
     Scalars,
     close_quaternion,
@@ -21,10 +21,10 @@ from envs.metaworld.rewards import (
     norm,
     peaked,
 )
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 FLAT = (0.707, 0.0, 0.0, 0.707)  # quaternion of the wrench as it lies at first
 
@@ -35,7 +35,7 @@ class Wrench(SawyerTask):
     model = "sawyer_assembly_peg"
     min_distance = 0.1
     density: ClassVar[str]
-    """Of the reward for grasping (:func:`envs.metaworld.caging.caging`)."""
+    """Of the reward for grasping (:func:`metarl.envs.metaworld.caging.caging`)."""
 
     def objects(self, scene: Scene) -> Float[Tensor, "world n"]:
         return torch.cat([scene.site("RoundNut-8"), scene.body_quat("RoundNut")], dim=-1)

@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.picking import in_hand, pick_and_place_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.picking import in_hand, pick_and_place_v1
+from metarl.envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 
 class Basketball(SawyerTask):

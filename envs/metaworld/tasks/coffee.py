@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.pushing import flat, move, push_v1, reach_and_move_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.pushing import flat, move, push_v1, reach_and_move_v1
+from metarl.envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 UNDER_SPOUT = np.array([0.0, -0.22, 0.0])  # seen from the machine
 STROKE = 0.03  # m from the button to its goal

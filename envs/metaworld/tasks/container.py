@@ -5,9 +5,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.picking import approach, pick_and_place_v1
-from envs.metaworld.rewards import (
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.picking import approach, pick_and_place_v1
+from metarl.envs.metaworld.rewards import (
     Flags,
     Scalars,
     close_quaternion,
@@ -19,10 +19,10 @@ from envs.metaworld.rewards import (
     norm,
     peaked,
 )
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import FRAME_SKIP, Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import FRAME_SKIP, Simulation, Vector, single
+from metarl.envs.physics import constant
 
 
 class BinPicking(SawyerTask):

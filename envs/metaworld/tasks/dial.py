@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import distance, gaussian, hamacher_product, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 KNOB = 0.05  # m, radius of the circle on which the observed point of the dial moves
 GOAL = (0.0, 0.03, 0.03)  # m, from the dial's center

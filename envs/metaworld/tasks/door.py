@@ -8,21 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import flat, reach_and_move_v1
-from envs.metaworld.rewards import (
-    Flags,
-    Scalars,
-    distance,
-    funnel,
-    gaussian,
-    hamacher_product,
-    long_tail,
-    norm,
-)
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
-from envs.physics import constant
+from metarl.envs.metaworld.pushing import flat, reach_and_move_v1
+from metarl.envs.metaworld.rewards import Flags, Scalars, distance, funnel, gaussian, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from metarl.envs.physics import constant
 
 
 class Door(SawyerTask):

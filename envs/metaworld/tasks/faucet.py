@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import distance, gaussian, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import distance, gaussian, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 HANDLE, HEIGHT = 0.175, 0.125  # m, from the faucet's axis and from the table
 TURN = math.hypot(HANDLE, HEIGHT)  # m, from the faucet's foot to where the handle shall be

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging_handle
-from envs.metaworld.picking import approach
-from envs.metaworld.rewards import Flags, close_quaternion, distance, lifting, long_tail, peaked
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging_handle
+from metarl.envs.metaworld.picking import approach
+from metarl.envs.metaworld.rewards import Flags, close_quaternion, distance, lifting, long_tail, peaked
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 HEAD = (0.16, 0.06, 0.0)  # m from the hammer's origin to its head, as it lies
 LIFT = 0.09  # m above the table that version 1 wants the hammer

@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector
 
 UP, DOWN = -0.001, -0.1  # m, positions of the sliding joint
 AHEAD, SIDEWAYS = "sawyer_handle_press", "sawyer_handle_press_sideways"

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 ARM = 0.2  # m, from the lever's hinge to its tip
 UPRIGHT = (0.12, 0.0, 0.25 + ARM)  # where the tip of the raised lever is

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 SCALE = (0.25, 1.0, 0.5)  # how much each axis counts in coming to the lock
 

@@ -4,13 +4,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.picking import approach, in_hand, pick_and_place_v1
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm, peaked, rectangular_prism
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.picking import approach, in_hand, pick_and_place_v1
+from metarl.envs.metaworld.rewards import (
+    Scalars,
+    distance,
+    hamacher_product,
+    long_tail,
+    norm,
+    peaked,
+    rectangular_prism,
+)
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 HOLE = (0.03, 0.0, 0.13)  # m from the block to its hole
 SOCKET = (0.044, 0.0, 0.131)  # m from the wall to a plug that is in

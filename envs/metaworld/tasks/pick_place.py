@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import between_pads, caging, in_plane
-from envs.metaworld.picking import in_hand, pick_and_place_v1
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.caging import between_pads, caging, in_plane
+from metarl.envs.metaworld.picking import in_hand, pick_and_place_v1
+from metarl.envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 
 class BlockTask(SawyerTask):

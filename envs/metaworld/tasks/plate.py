@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import flat, reach_and_move_v1
-from envs.metaworld.rewards import distance, hamacher_product, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance, single
+from metarl.envs.metaworld.pushing import flat, reach_and_move_v1
+from metarl.envs.metaworld.rewards import distance, hamacher_product, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, flat_distance, single
 
 AHEAD, SIDEWAYS = "sawyer_plate_slide", "sawyer_plate_slide_sideway"
 RADIUS = 0.05  # m within which version 2 takes the plate for there, and the hand for at the plate

@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging, caging_by_sides
-from envs.metaworld.pushing import push_v1
-from envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, single
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging, caging_by_sides
+from metarl.envs.metaworld.pushing import push_v1
+from metarl.envs.metaworld.rewards import Scalars, distance, hamacher_product, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.physics import constant
 
 AROUND_WALL = (-0.05, 0.77)  # where a puck passes the end of the wall
 

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.rewards import distance, long_tail, norm, peaked
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.rewards import distance, long_tail, norm, peaked
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 
 class Reach(SawyerTask):

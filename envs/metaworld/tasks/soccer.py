@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging_by_sides
-from envs.metaworld.pushing import push_v1
-from envs.metaworld.rewards import distance, long_tail, norm
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging_by_sides
+from metarl.envs.metaworld.pushing import push_v1
+from metarl.envs.metaworld.rewards import distance, long_tail, norm
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 
 class Soccer(SawyerTask):

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging
-from envs.metaworld.picking import approach
-from envs.metaworld.rewards import Flags, distance, hamacher_product, lifting, long_tail, norm, peaked
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector
-from envs.physics import constant
+from metarl.envs.metaworld.caging import caging
+from metarl.envs.metaworld.picking import approach
+from metarl.envs.metaworld.rewards import Flags, distance, hamacher_product, lifting, long_tail, norm, peaked
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector
+from metarl.envs.physics import constant
 
 THERMOS = (0.2, 0.6, 0.0)  # m; where its slides are 0
 HEIGHT = 0.02  # m; of the stick on the table
@@ -30,7 +30,7 @@ class Stick(SawyerTask):
     handle: ClassVar[tuple[float, float, float]]
     """What is observed of the thermos, from the middle of its handle [m]."""
     width: ClassVar[float]
-    """Of version 1's peak at the target, as in :func:`envs.metaworld.rewards.peaked`."""
+    """Of version 1's peak at the target, as in :func:`metarl.envs.metaworld.rewards.peaked`."""
 
     def reset(self, sim: Simulation, vec: Vector) -> dict[str, Vector | float]:
         stick = concatenate(vec[:2], HEIGHT)

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from envs.metaworld.caging import caging_by_sides
-from envs.metaworld.pushing import flat, move
-from envs.metaworld.rewards import distance, hamacher_product, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms, concatenate
-from envs.metaworld.scene import Points, Scene, quaternion_of
-from envs.metaworld.simulation import Simulation, Vector, flat_distance
+from metarl.envs.metaworld.caging import caging_by_sides
+from metarl.envs.metaworld.pushing import flat, move
+from metarl.envs.metaworld.rewards import distance, hamacher_product, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms, concatenate
+from metarl.envs.metaworld.scene import Points, Scene, quaternion_of
+from metarl.envs.metaworld.simulation import Simulation, Vector, flat_distance
 
 HOLE = (0.0, 0.84, 0.02)
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.metaworld.pushing import reach_and_move_v1
-from envs.metaworld.rewards import Scalars, distance, gaussian, hamacher_product, long_tail
-from envs.metaworld.sawyer import SawyerTask, Terms
-from envs.metaworld.scene import Points, Scene
-from envs.metaworld.simulation import Simulation, Vector, single
+from metarl.envs.metaworld.pushing import reach_and_move_v1
+from metarl.envs.metaworld.rewards import Scalars, distance, gaussian, hamacher_product, long_tail
+from metarl.envs.metaworld.sawyer import SawyerTask, Terms
+from metarl.envs.metaworld.scene import Points, Scene
+from metarl.envs.metaworld.simulation import Simulation, Vector, single
 
 TRAVEL = 0.2  # m along x between closed and open
 

@@ -1,0 +1,1 @@
+"""Families of MuJoCo bodies that run, walk and swim."""

@@ -1,0 +1,1 @@
+"""Videos of policies before and after adaptation."""

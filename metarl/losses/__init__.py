@@ -1,0 +1,1 @@
+"""Advantages, surrogate losses and the optimizers that minimize them."""

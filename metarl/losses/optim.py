@@ -1,0 +1,40 @@
+"""Adam as a pure function, and parameters as one vector."""
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.types import Params
+
+OptimizerState = dict[str, Any]
+"""Of torch's Adam; empty before the first step, and always for TRPO."""
+
+
+def adam_step(
+    meta: Params, gradient: Params, optimizer: OptimizerState, learning_rate: float
+) -> tuple[Params, OptimizerState]:
+    """One step of Adam; what it starts from stays as it is."""
+    leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
+    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
+    if optimizer:
+        adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
+    for name, leaf in leaves.items():
+        leaf.grad = gradient[name]
+    adam.step()
+    return {name: leaf.detach() for name, leaf in leaves.items()}, adam.state_dict()
+
+
+def flatten(params: Params) -> Float[Tensor, " n"]:
+    """One float64 vector, in the order of the dict: conjugate gradients lose too much in float32."""
+    return torch.cat([value.detach().double().flatten() for value in params.values()])
+
+
+def unflatten(vector: Float[Tensor, " n"], like: Params) -> Params:
+    """The inverse of :func:`flatten`, in the shapes and precision of ``like``."""
+    pieces = vector.split([value.numel() for value in like.values()])
+    return {
+        name: piece.view(value.shape).to(value.dtype) for piece, (name, value) in zip(pieces, like.items(), strict=True)
+    }

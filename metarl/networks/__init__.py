@@ -1,0 +1,1 @@
+"""Networks as functions of a parameter dict: policies, memories, baselines, action distributions."""

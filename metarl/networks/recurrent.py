@@ -1,0 +1,101 @@
+"""Policies with memory: encoder, memory, and two heads, for the action distribution and the value."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import linear
+
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField, require
+from metarl.networks.distributions import Categorical, DiagGaussian
+from metarl.networks.memory import HEADS, MEMORIES, orthogonal
+from metarl.types import Params
+
+
+class ActorCritic(NamedTuple):
+    """What a policy with memory says of each step, and what it remembers after the last one."""
+
+    dist: DiagGaussian | Categorical
+    """Leaves [batch time act]."""
+    value: Float[Tensor, "batch time"]
+    """As learned, in units of the learner's choice."""
+    memory: Any
+    """Leaves [batch ...]."""
+
+
+@dataclass(frozen=True)
+class RecurrentPolicy:
+    """Encoder, memory, and two linear heads on it: action distribution and value (Duan et al. 2016, figure 1)."""
+
+    memory: Literal["gru", "lstm", "attention", "none"] = "gru"
+    """What remembers: a recurrent cell, attention over all steps of the trial, or nothing (the policy then sees the
+    observation alone)."""
+    memory_size: int = 128
+    """Units of the memory."""
+    encoder_sizes: tuple[int, ...] = ()
+    """Units of each tanh layer before the memory."""
+    init_std: float = 1.0
+    """Standard deviation of every continuous action dimension before training."""
+    min_std: float = 1e-6
+    """The standard deviation never falls below this."""
+
+    def __post_init__(self) -> None:
+        require(self, "memory_size", at_least=1)
+        if self.memory == "attention" and self.memory_size % HEADS:
+            raise BadField(f"memory_size is {self.memory_size}: use a multiple of attention's {HEADS} heads")
+        if any(size < 1 for size in self.encoder_sizes):
+            raise BadField(f"encoder_sizes is {self.encoder_sizes}: every layer needs at least 1 unit")
+        if not 0 < self.min_std <= self.init_std:
+            raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        """Orthogonal encoder, a policy head near zero (nearly uniform or centered actions), a zero value head."""
+        memory = MEMORIES[self.memory]
+        num_inputs = spec.obs_dim + (spec.action_dim + 2 if memory.sees_history else 0)
+        params: Params = {}
+        for layer, size in enumerate(self.encoder_sizes):
+            params[f"encoder.weight_{layer}"] = orthogonal(size, num_inputs, generator)
+            params[f"encoder.bias_{layer}"] = torch.zeros(size, device=generator.device)
+            num_inputs = size
+        weights = memory.init(num_inputs, self.memory_size, generator)
+        params |= {f"memory.{name}": value for name, value in weights.items()}
+        params["policy.weight"] = 0.01 * orthogonal(spec.action_dim, self.memory_size, generator)
+        params["policy.bias"] = torch.zeros(spec.action_dim, device=generator.device)
+        params["value.weight"] = torch.zeros(1, self.memory_size, device=generator.device)
+        params["value.bias"] = torch.zeros(1, device=generator.device)
+        if not spec.discrete:
+            params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
+        return params
+
+    def inputs(
+        self,
+        obs: Float[Tensor, "*batch obs"],
+        action: Float[Tensor, "*batch act"],
+        reward: Float[Tensor, "*batch"],
+        ended: Bool[Tensor, "*batch"],
+    ) -> Float[Tensor, "*batch in"]:
+        """Observation; action, reward and end of episode of the step before (zeros at the first step of a trial)."""
+        if not MEMORIES[self.memory].sees_history:
+            return obs
+        return torch.cat([obs, action, reward.unsqueeze(-1), ended.to(obs.dtype).unsqueeze(-1)], dim=-1)
+
+    def empty_memory(self, batch: int, device: torch.device) -> Any:
+        """What is remembered at the beginning of a trial."""
+        return MEMORIES[self.memory].empty(batch, self.memory_size, device)
+
+    def __call__(self, params: Params, inputs: Float[Tensor, "batch time in"], memory: Any) -> ActorCritic:
+        x = inputs
+        for layer in range(len(self.encoder_sizes)):
+            x = torch.tanh(linear(x, params[f"encoder.weight_{layer}"], params[f"encoder.bias_{layer}"]))
+        weights = {name.removeprefix("memory."): value for name, value in params.items() if name.startswith("memory.")}
+        x, memory = MEMORIES[self.memory](weights, x, memory)
+        head = linear(x, params["policy.weight"], params["policy.bias"])
+        value = linear(x, params["value.weight"], params["value.bias"]).squeeze(-1)
+        if "log_std" not in params:
+            return ActorCritic(Categorical.from_logits(head), value, memory)
+        log_std = params["log_std"].clamp(min=math.log(self.min_std)).expand_as(head)
+        return ActorCritic(DiagGaussian(head, log_std), value, memory)

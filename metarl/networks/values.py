@@ -1,0 +1,64 @@
+"""Value baselines that are fitted anew to each batch, one fit a task, all tasks in one solve."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metarl.envs.fields import require
+
+NOT_FINITE = "the baseline's normal equations are not finite: check the rewards and observations"
+
+
+@dataclass(frozen=True)
+class LinearFeatureBaseline:
+    """Linear in [o, o², t, t², t³, 1], o clipped to [-10, 10] and t in hundreds of steps (Duan et al. 2016).
+
+    It sees the clock, so it predicts the return up to the time limit, not an infinite-horizon value.
+    """
+
+    regularization: float = 1e-5
+    """Ridge penalty; ten times larger at each retry where the solve fails."""
+
+    def __post_init__(self) -> None:
+        require(self, "regularization", above=0)
+
+    def features(
+        self, obs: Float[Tensor, "*task env time obs"], clock: Int[Tensor, "*task env time"]
+    ) -> Float[Tensor, "*task env time feature"]:
+        """Float64: the powers of t are nearly collinear, and float32 normal equations lose them."""
+        clipped = obs.double().clamp(-10, 10)
+        hundreds = clock.double().unsqueeze(-1) / 100
+        powers = torch.cat([hundreds, hundreds**2, hundreds**3, torch.ones_like(hundreds)], dim=-1)
+        return torch.cat([clipped, clipped**2, powers], dim=-1)
+
+    def fit(
+        self,
+        features: Float[Tensor, "*task env time feature"],
+        target: Float[Tensor, "*task env time"],
+        valid: Bool[Tensor, "*task env time"],
+    ) -> Float[Tensor, "*task feature"]:
+        """Least squares over the valid steps of each task: (XᵀX + reg I) w = Xᵀy."""
+        x = features.flatten(-3, -2)
+        weighted = x * valid.flatten(-2, -1).unsqueeze(-1)
+        gram = weighted.mT @ x
+        moment = weighted.mT @ target.double().flatten(-2, -1).unsqueeze(-1)
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        regularization = self.regularization
+        while True:
+            factor, failed = torch.linalg.cholesky_ex(gram + regularization * identity)
+            if not failed.any():
+                break
+            regularization *= 10
+            if regularization > 1e6:
+                raise FloatingPointError(NOT_FINITE)
+        coefficients = torch.cholesky_solve(moment, factor).squeeze(-1)
+        if not coefficients.isfinite().all():
+            raise FloatingPointError(NOT_FINITE)
+        return coefficients
+
+    def predict(
+        self, coefficients: Float[Tensor, "*task feature"], features: Float[Tensor, "*task env time feature"]
+    ) -> Float[Tensor, "*task env time"]:
+        return (features @ coefficients.unsqueeze(-1).unsqueeze(-3)).squeeze(-1).float()

@@ -1,0 +1,1 @@
+"""A run: its experiment, folder, checkpoints, logs and resumption."""

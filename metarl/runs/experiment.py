@@ -1,0 +1,110 @@
+"""What a run is: a task distribution, a learner, and how much of each; and the folder it is recorded in."""
+
+import re
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from metarl.envs.api import ENGINES, TaskEnv, find_engine
+from metarl.envs.camera import VisibleTask
+from metarl.envs.fields import BadField, require
+from metarl.envs.registry import TaskDistribution
+from metarl.evaluate import HELD_OUT_SEED
+from metarl.seeds import stream_seed
+from metarl.types import MetaLearner
+
+CHANGEABLE = (  # on resume
+    "iterations",
+    "checkpoint_interval",
+    "eval_interval",
+    "device",
+    "physics",
+    "num_threads",
+    "deterministic",
+)
+
+TaskT = TypeVar("TaskT", bound=TaskDistribution)
+LearnerT = TypeVar("LearnerT", bound=MetaLearner)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[TaskT, LearnerT]):
+    task: TaskT
+    """The task distribution."""
+    learner: LearnerT
+    """The algorithm."""
+    preset: str = ""
+    """Whose definition of the experiment to start from; the other options change single fields of it."""
+    num_tasks: int = 40
+    """Tasks in a meta-batch."""
+    num_envs: int = 20
+    """Parallel worlds of each task."""
+    episodes: int = 20
+    """Episodes of each task for each batch of experience; a multiple of num_envs."""
+    iterations: int = 100
+    """Meta-updates."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "cpu"
+    """Where policy, rewards and updates are computed: cpu, cuda, cuda:1 ..."""
+    physics: str = "auto"
+    """Physics engine: cpu (MuJoCo on threads), warp (MuJoCo Warp on the device), or auto, which fits the device."""
+    deterministic: bool = False
+    """Equal bits from run to run on a GPU, where physics then takes some three times as long; CPUs always have them."""
+    num_threads: int = 0
+    """CPU threads; 0: every core."""
+    checkpoint_interval: int = 10
+    """Iterations between checkpoints; one is always written at the end and when the run is stopped."""
+    eval_interval: int = 10
+    """Iterations between tests on held-out tasks; 0: never."""
+    eval_tasks: int = 20
+    """Held-out tasks in such a test."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot run, before any work."""
+        counts = ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks")
+        require(self, *counts, at_least=1)
+        require(self, "num_threads", "eval_interval", "seed", at_least=0)
+        if self.episodes % self.num_envs:
+            raise BadField(
+                f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "
+                "plays equally many"
+            )
+        limit = self.task.num_test_tasks
+        if limit is not None and self.eval_tasks > limit:
+            raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
+        if self.seed == HELD_OUT_SEED:
+            raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        annealed = getattr(self.learner, "anneal_updates", 0)  # of learners that have a schedule
+        if 0 < annealed < self.iterations:
+            raise BadField(
+                f"iterations is {self.iterations}: use at most anneal_updates ({annealed}), where the learning rate "
+                "reaches zero, or begin a run with both of them higher"
+            )
+        if self.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", self.device):
+            raise BadField(f"device is {self.device!r}: use cpu, cuda or cuda:0")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise BadField(f"device is {self.device!r}: this machine has no CUDA device, use cpu")
+        if int(self.device.partition(":")[2] or 0) >= max(1, torch.cuda.device_count()):
+            raise BadField(f"device is {self.device!r}: this machine has {torch.cuda.device_count()}, from cuda:0 on")
+        if self.physics not in ENGINES:
+            raise BadField(f"physics is {self.physics!r}: use one of {', '.join(ENGINES)}")
+        if isinstance(self.task, VisibleTask):
+            find_engine(self.physics, self.device)
+
+    @property
+    def episodes_per_env(self) -> int:
+        """Consecutive episodes of a world in a batch: the length of a trial, for a learner that remembers."""
+        return self.episodes // self.num_envs
+
+    def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
+        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
+        return self.task.make(
+            num_tasks,
+            num_envs,
+            seed=stream_seed(self.seed, stream),
+            device=self.device,
+            physics=self.physics,
+            num_threads=self.num_threads,
+        )

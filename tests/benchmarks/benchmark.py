@@ -1,0 +1,220 @@
+"""``make bench``: speed as ratios to bare physics, measured in turns within one run. Run it on an idle machine.
+
+Every line is the median of ``REPEATS`` turns, with the fastest and slowest beside it; a turn measures each
+contestant once, so that a slow minute of the machine slows all of them.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import mujoco
+import torch
+from mujoco import batch
+
+from metarl.algorithms.maml import MAML
+from metarl.algorithms.rl2 import RL2
+from metarl.envs.locomotion.half_cheetah import compile_model
+from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
+from metarl.envs.registry import TaskDistribution, find_preset
+from metarl.envs.small.bandit import Bandit
+from metarl.networks.mlp import GaussianMLP
+from metarl.networks.recurrent import RecurrentPolicy
+from metarl.rollout import rollout
+from metarl.runs.process import prepare_process
+from metarl.types import TrajectoryBatch
+
+REPEATS = 11
+NUM_TASKS, NUM_ENVS, HORIZON, FRAME_SKIP = 20, 20, 100, 5
+HALF_CHEETAH = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+FALLING = (("ant_dir", "maml2017"), ("hopper_rand_params", "promp"), ("humanoid_dir", "promp"), ("walker2d_dir", "v5"))
+NUM_STEPS = NUM_TASKS * NUM_ENVS * HORIZON  # of one rollout; a meta-iteration of one inner step takes two
+
+
+class BarePhysics:
+    """``mujoco.batch`` stepping the worlds of a recorded rollout through its actions, and nothing else."""
+
+    def __init__(self, recorded: TrajectoryBatch) -> None:
+        self._batch = batch.Batch(compile_model(com_velocity_sensor=False), nsim=NUM_TASKS * NUM_ENVS)
+        self._ctrl, self._qpos, self._qvel = (self._batch.bind(name) for name in ("ctrl", "qpos", "qvel"))
+        self._start = recorded.obs[:, :, 0].flatten(0, 1).double().numpy()  # all but the x position
+        self._actions = recorded.action.flatten(0, 1).transpose(0, 1).clamp(-1, 1).double().numpy()
+
+    def run(self) -> None:
+        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._qpos[:, 1:], self._qvel[:] = self._start[:, :8], self._start[:, 8:]
+        for action in self._actions:
+            self._ctrl[:] = action
+            self._batch.step(nstep=FRAME_SKIP)
+
+
+class MetaIteration:
+    """One MAML-TRPO iteration, its parts callable one by one."""
+
+    def __init__(self, task: TaskDistribution = HALF_CHEETAH, num_envs: int = NUM_ENVS) -> None:
+        self.learner = MAML(policy=GaussianMLP((64, 64), "tanh"))
+        self.env = task.make(NUM_TASKS, num_envs, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        self.env.set_tasks(task.sample(NUM_TASKS, generator))
+        self.state = self.learner.init(self.env.spec, generator)
+        self.generator = generator
+        self.batches: list[TrajectoryBatch] = []
+
+    def rollout(self) -> TrajectoryBatch:
+        actor = self.learner.actor(self.state, NUM_TASKS)
+        return rollout(self.env, self.learner.act, actor, 1, self.generator)[0]
+
+    def sample(self) -> None:
+        """Both rollouts, with credit and inner step between them."""
+        actor = self.learner.actor(self.state, NUM_TASKS)
+        before, actor = rollout(self.env, self.learner.act, actor, 1, self.generator)
+        before = self.learner.credit(self.state, before)
+        actor = self.learner.adapt(self.state, actor, before)
+        after, _ = rollout(self.env, self.learner.act, actor, 1, self.generator)
+        self.batches = [before, self.learner.credit(self.state, after)]
+
+    def update(self) -> None:
+        self.learner.update(self.state, self.batches)
+
+
+class RL2Iteration:
+    """One RL² iteration, its parts callable one by one."""
+
+    def __init__(self, task: TaskDistribution, learner: RL2, *, trials: int, episodes: int) -> None:
+        self.learner, self.trials, self.episodes = learner, trials, episodes
+        self.num_steps = trials * episodes * task.horizon
+        self.env = task.make(trials, 1, seed=0)
+        self.generator = torch.Generator().manual_seed(0)
+        self.env.set_tasks(task.sample(trials, self.generator))
+        self.state = learner.init(self.env.spec, self.generator)
+
+    def sample(self) -> None:
+        actor = self.learner.actor(self.state, self.trials)
+        self.batch, _ = rollout(self.env, self.learner.act, actor, self.episodes, self.generator)
+
+    def update(self) -> None:
+        self.learner.update(self.state, [self.learner.credit(self.state, self.batch)])
+
+
+def rl2_iterations() -> dict[str, RL2Iteration]:
+    """Half-cheetah as metaworld-algorithms, garage and varibad were timed at, and bandits by the thousand."""
+    gru = RecurrentPolicy(memory="gru", memory_size=128)
+    half_cheetah = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+    return {
+        "half-cheetah, 64 trials x 2 x 100": RL2Iteration(
+            half_cheetah, RL2(policy=gru, epochs=10), trials=64, episodes=2
+        ),
+        "bandit k5, 1000 trials x 100": RL2Iteration(
+            Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
+        ),
+    }
+
+
+def gymnasium_vector(
+    name: str, mode: str = "sync", *, num_envs: int = 8, num_steps: int = 100, **options: Any
+) -> Callable[[], None]:
+    """What people use now: gymnasium's own vector environment, in one process or (``async``) one a world."""
+    env = gymnasium.make_vec(name, num_envs=num_envs, vectorization_mode=mode, **options)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    actions = [env.action_space.sample() for _ in range(num_steps)]
+
+    def run() -> None:
+        for action in actions:
+            env.step(action)
+
+    return run
+
+
+def measure(contestants: dict[str, Callable[[], object]], turns: int = REPEATS) -> dict[str, list[float]]:
+    """Seconds of each contestant in each turn, after one turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(turns + 1):
+        for name, contestant in contestants.items():
+            began = time.perf_counter()
+            contestant()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def report(name: str, ratios: list[float], target: str) -> None:
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"  {name:<58} {middle:5.2f}  [{low:.2f}, {high:.2f}]   {target}")
+
+
+def main() -> None:
+    prepare_process(num_threads=0)
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    print(f"{os.cpu_count()} cores, load {load}, torch {torch.__version__}, mujoco {mujoco.__version__}")
+
+    ours, gym = MetaIteration(), gymnasium_vector("HalfCheetah-v5")
+    bare = BarePhysics(ours.rollout())
+    seconds = measure(
+        {
+            "bare": bare.run,
+            "rollout": ours.rollout,
+            "gymnasium": gym,
+            "sampling": ours.sample,
+            "update": ours.update,
+        }
+    )
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"\nhalf-cheetah, {NUM_TASKS} tasks x {NUM_ENVS} worlds x {HORIZON} steps of {FRAME_SKIP} substeps")
+    print(f"  bare mujoco.batch        {NUM_STEPS / median['bare']:>10,.0f} env steps/s")
+    print(f"  our rollout with policy  {NUM_STEPS / median['rollout']:>10,.0f} env steps/s")
+    print(f"  gymnasium SyncVectorEnv  {800 / median['gymnasium']:>10,.0f} env steps/s (8 worlds, no policy)")
+    print(f"  MAML-TRPO iteration      {median['sampling']:.2f} s sampling + {median['update']:.2f} s update")
+    print("\nratios: median [fastest, slowest turn]")
+
+    def ratio(top: Callable[[int], float], bottom: Callable[[int], float]) -> list[float]:
+        return [top(turn) / bottom(turn) for turn in range(REPEATS)]
+
+    s = seconds
+    report(
+        "rollout / bare physics, env steps/s",
+        ratio(lambda i: s["bare"][i], lambda i: s["rollout"][i]),
+        ">= 0.85",
+    )
+    report(
+        "meta-iteration / bare physics of the same steps, seconds",
+        ratio(lambda i: s["sampling"][i] + s["update"][i], lambda i: 2 * s["bare"][i]),
+        "<= 2",
+    )
+    report(
+        "rollout / gymnasium SyncVectorEnv, env steps/s",
+        ratio(lambda i: NUM_STEPS / s["rollout"][i], lambda i: 800 / s["gymnasium"][i]),
+        "",
+    )
+
+    print("\nrollouts of bodies that fall, seconds if all worlds go on / if those that are through rest")
+    for name, preset in FALLING:
+        resting, busy = (MetaIteration(find_preset(name, preset)) for _ in range(2))
+        busy.env.rest = lambda worlds: None
+        seconds = measure({"resting": resting.rollout, "busy": busy.rollout})
+        report(name, [b / r for b, r in zip(seconds["busy"], seconds["resting"], strict=True)], "")
+
+    print("\nRL² iterations: median [fastest, slowest turn] seconds")
+    for name, iteration in rl2_iterations().items():
+        seconds = measure({"sampling": iteration.sample, "update": iteration.update})
+        median = {part: statistics.median(values) for part, values in seconds.items()}
+        total = [a + b for a, b in zip(seconds["sampling"], seconds["update"], strict=True)]
+        rate = iteration.num_steps / median["sampling"]
+        print(
+            f"  {name:<36} {statistics.median(total):.2f} [{min(total):.2f}, {max(total):.2f}]: "
+            f"{median['sampling']:.2f} sampling ({rate:,.0f} env steps/s) + {median['update']:.2f} update"
+        )
+
+    large = MetaIteration(num_envs=10 * NUM_ENVS)
+    large.sample()
+    began = time.perf_counter()
+    large.update()
+    print(f"\nupdate on {20 * NUM_STEPS:,} samples: {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

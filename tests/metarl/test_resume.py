@@ -1,0 +1,155 @@
+"""Nothing is lost: killed, stopped and damaged runs end with the bits of an undisturbed one."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from metarl.runs import checkpoint
+from metarl.runs.folder import run_lock
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]
+PACE = ["--checkpoint-interval", "2", "--eval-interval", "3", "--eval-tasks", "2"]
+SCRIPTS = ["maml_half_cheetah_dir.py", "rl2_tabular_mdp.py"]  # each test starts processes, some seconds each
+
+
+def start(script: str, runs: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "experiments" / script), "--runs", str(runs), *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(script: str, runs: Path, *options: str) -> tuple[int, str]:
+    process = start(script, runs, *options)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def checkpoint_path(run: Path, iteration: int) -> Path:
+    return run / "checkpoints" / f"iteration_{iteration:08d}.ckpt"
+
+
+def assert_same_end(run: Path, reference: Path, iteration: int) -> None:
+    """Every tensor of the last checkpoint, generators and worlds included, and every scalar but the times."""
+    ours = checkpoint.load(checkpoint_path(run, iteration))
+    theirs = checkpoint.load(checkpoint_path(reference, iteration))
+    for a, b in zip(tree_leaves(ours), tree_leaves(theirs), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert scalars(run) == scalars(reference)
+
+
+def scalars(run: Path) -> list[dict[str, str]]:
+    with open(run / "progress.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An undisturbed run of 8 iterations, of each script."""
+    runs = tmp_path_factory.mktemp("runs")
+    code, output = finish(request.param, runs, "--name", "whole", "--iterations", "8", *SMALL, *PACE)
+    assert code == 0, output
+    return request.param, runs / "whole"
+
+
+def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_an_undisturbed_one(
+    reference: tuple[str, Path], tmp_path: Path
+) -> None:
+    script, whole = reference
+    process = start(script, tmp_path, "--name", "killed", "--iterations", "8", *SMALL, *PACE)
+    wait_for(checkpoint_path(tmp_path / "killed", 4), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not checkpoint_path(tmp_path / "killed", 8).exists()
+    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "killed"))
+    assert code == 0, output
+    assert "continuing" in output
+    assert_same_end(tmp_path / "killed", whole, 8)
+
+
+def test_half_a_run_resumed_for_the_other_half_ends_with_the_bits_of_a_whole_one(
+    reference: tuple[str, Path], tmp_path: Path
+) -> None:
+    script, whole = reference
+    assert finish(script, tmp_path, "--name", "half", "--iterations", "4", *SMALL, *PACE)[0] == 0
+    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "half"), "--iterations", "8")
+    assert code == 0, output
+    assert_same_end(tmp_path / "half", whole, 8)
+
+
+def test_a_signal_checkpoints_at_once_and_says_how_to_continue(reference: tuple[str, Path], tmp_path: Path) -> None:
+    script, whole = reference
+    process = start(script, tmp_path, "--name", "stopped", "--iterations", "8", *SMALL, *PACE)
+    wait_for(checkpoint_path(tmp_path / "stopped", 2), process)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert time.monotonic() - began < 5
+    assert "--resume" in output
+    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "stopped"))
+    assert code == 0, output
+    assert_same_end(tmp_path / "stopped", whole, 8)
+
+
+def test_a_damaged_checkpoint_costs_one_line_and_the_iterations_since_the_one_before(
+    reference: tuple[str, Path], tmp_path: Path
+) -> None:
+    script, whole = reference
+    assert finish(script, tmp_path, "--name", "torn", "--iterations", "7", *SMALL, *PACE)[0] == 0
+    newest = checkpoint_path(tmp_path / "torn", 7)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "torn"), "--iterations", "8")
+    assert code == 0, output
+    assert output.count("is damaged") == 1
+    assert "after 6 iterations" in output
+    assert_same_end(tmp_path / "torn", whole, 8)
+
+
+def test_other_options_than_the_recorded_ones_are_refused_on_resume(reference: tuple[str, Path]) -> None:
+    script, whole = reference
+    code, output = finish(script, whole.parent, "--resume", str(whole), "--num-tasks", "4")
+    assert code == 2
+    assert "num_tasks is 4, the run to resume has 2" in output
+
+
+def test_a_run_without_a_usable_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    script = SCRIPTS[1]
+    assert finish(script, tmp_path, "--name", "lost", "--iterations", "1", *SMALL, *PACE)[0] == 0
+    for path in (tmp_path / "lost" / "checkpoints").iterdir():
+        path.write_bytes(os.urandom(500))
+    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "lost"))
+    assert code == 2
+    assert "error: no usable checkpoint" in output
+    assert "Traceback" not in output
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    with run_lock(tmp_path), pytest.raises(ValueError, match="in use by another process"), run_lock(tmp_path):
+        pass
+    with run_lock(tmp_path):  # free again
+        pass
+
+
+def test_a_resumed_run_keeps_its_name_and_what_it_has(reference: tuple[str, Path]) -> None:
+    script, whole = reference
+    code, output = finish(script, whole.parent, "--resume", str(whole), "--name", "other")
+    assert (code, output) == (2, "error: name is 'other': a resumed run keeps its own, leave it out\n")
+    code, output = finish(script, whole.parent, "--resume", str(whole), "--iterations", "1")
+    assert code == 2
+    assert f"iterations is 1: {whole} has" in output
