@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.envs.api import EnvSpec, TaskEnv
 from metarl.envs.fields import BadField, require
 
+SHORT = 5  # numbers; a task parameter of more is not written out
 TASKS: dict[str, type["TaskDistribution"]] = {}
 """Every task distribution by name; defining a subclass with ``name`` registers it."""
 
@@ -60,6 +61,12 @@ class TaskDistribution(ABC):
     def labels(self, task: Float[Tensor, "task ..."]) -> list[str]:
         """The kind of each task, where a benchmark has several kinds: results are also listed by it."""
         return []
+
+    def in_words(self, task: Float[Tensor, "..."]) -> str:
+        """What one task asks for, for a reader: by default its kind, else its numbers where they are few."""
+        kind = self.labels(task[None])
+        numbers = task.flatten().tolist()
+        return kind[0] if kind else ", ".join(f"{value:.3g}" for value in numbers) if len(numbers) <= SHORT else ""
 
     @abstractmethod
     def make(

@@ -1,9 +1,10 @@
 """A task of one's own, complete in this file: an arm that must point at an angle it cannot see.
 
 Five functions say what the task is: which tasks there are, the model, where an episode begins, what is observed, what
-is earned. Worlds side by side, time limits, resets, snapshots, training and tests are the library's, on CPU threads
-and on a GPU. :class:`metarl.envs.mujoco_task.MujocoTask` has more to say where a task needs it: ``measure``,
-``terminated``, ``success``, ``apply_task`` (tasks that differ in the model), ``model_of`` (how a task looks).
+is earned; a sixth shows the goal in videos. Worlds side by side, time limits, resets, snapshots, training and tests are
+the library's, on CPU threads and on a GPU. :class:`metarl.envs.mujoco_task.MujocoTask` has more to say where a task
+needs it: ``measure``, ``terminated``, ``success``, ``apply_task`` (tasks that differ in the model), ``in_words`` (the
+caption of a video).
 
     metarl train pointing_arm --code experiments/own_task.py --name arm
     metarl evaluate runs/arm --code experiments/own_task.py
@@ -62,6 +63,13 @@ class PointingArm(MujocoTask):
 
     def model(self) -> mujoco.MjModel:
         return mujoco.MjModel.from_xml_string(XML)
+
+    def model_of(self, task: Float[Tensor, ""]) -> mujoco.MjModel:
+        """The goal is a green ball where the arm's tip should be."""
+        spec = mujoco.MjSpec.from_string(XML)
+        place = [math.sin(task), 0, math.cos(task)]
+        spec.worldbody.add_site(name="goal", pos=place, size=[0.08, 0, 0], rgba=[0.2, 0.8, 0.2, 1])
+        return spec.compile()
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         angle = physics.bind("qpos")  # [world, 1]

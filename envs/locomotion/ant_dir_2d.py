@@ -5,6 +5,7 @@ Reward: <d, velocity in the plane [m/s]> + alive bonus - costs. Terminates outsi
 Body, observation, clocks and costs: :mod:`metarl.envs.locomotion.ant`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,6 +33,9 @@ class AntDir2D(Ant):
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
         return all_ways(num_tasks, generator)
+
+    def in_words(self, task: Float[Tensor, "2"]) -> str:
+        return f"run towards {math.degrees(math.atan2(task[1], task[0])):.0f}°"
 
     def progress_in_plane(
         self, velocity: Float[Tensor, "world 2"], task: Float[Tensor, "world 2"]

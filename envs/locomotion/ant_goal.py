@@ -50,6 +50,9 @@ class AntGoal(Ant):
         radius, angle = self.radius * first.sqrt(), 2 * math.pi * second  # area grows with the radius squared
         return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
 
+    def in_words(self, task: Float[Tensor, "2"]) -> str:
+        return f"go to ({float(task[0]):.1f}, {float(task[1]):.1f}) m"
+
     def model_of(self, task: Float[Tensor, "2"]) -> mujoco.MjModel:
         spec = mujoco.MjSpec.from_file(str(XML))
         spec.worldbody.add_site(name="goal", pos=[*task.tolist(), 0.1], size=[0.2, 0, 0], rgba=[0.2, 0.8, 0.2, 1])

@@ -48,6 +48,9 @@ class Damage(Running):
         strength = self.max_strength * torch.rand(num_tasks, 1, generator=generator, device=device)
         return torch.where(damaged == torch.tensor(self.limb_of, device=device), strength, 1.0)
 
+    def in_words(self, task: Float[Tensor, " actuator"]) -> str:
+        return f"run with a limb at {100 * float(task.min()):.0f} % of its torque"
+
     def apply_task(self, physics: Physics, task: Float[Tensor, "world actuator"]) -> None:
         scale_field(physics, self.model(), "actuator_gear", task.repeat_interleave(6, dim=1))
 

@@ -5,6 +5,7 @@ Reward: 1.25 * <d, velocity of the center of mass [m/s]> + alive bonus - costs. 
 Body, observation and costs: :mod:`metarl.envs.locomotion.humanoid`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -38,6 +39,9 @@ class HumanoidDir(Humanoid):
             return all_ways(num_tasks, generator)
         x = two_ways(num_tasks, generator)
         return torch.stack([x, torch.zeros_like(x)], dim=1)
+
+    def in_words(self, task: Float[Tensor, "2"]) -> str:
+        return f"walk towards {math.degrees(math.atan2(task[1], task[0])):.0f}°"
 
     def reward(
         self,

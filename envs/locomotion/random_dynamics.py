@@ -62,6 +62,9 @@ class RandomDynamics(MujocoTask):
         u = 2 * torch.rand(num_tasks, len(bases), generator=generator, device=device) - 1
         return bases.to(device) ** (self.scale_limit * u)
 
+    def in_words(self, task: Float[Tensor, " multiplier"]) -> str:
+        return f"run with a body of its own, {len(task)} multipliers"
+
     def apply_task(self, physics: Physics, task: Float[Tensor, "world multiplier"]) -> None:
         for (field, _), multipliers in zip(self.scaled, task.split(self.sizes, dim=1), strict=True):
             scale_field(physics, self.model(), field, multipliers)

@@ -37,6 +37,9 @@ class Direction(Running):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
         return two_ways(num_tasks, generator)
 
+    def in_words(self, task: Float[Tensor, ""]) -> str:
+        return "run forward" if task > 0 else "run backward"
+
     def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
         return task * velocity
 
@@ -54,6 +57,9 @@ class GoalVelocity(Running):
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
         return torch.rand(num_tasks, generator=generator, device=generator.device) * self.max_velocity
+
+    def in_words(self, task: Float[Tensor, ""]) -> str:
+        return f"run at {float(task):.2f} m/s"
 
     def progress(self, velocity: Float[Tensor, " world"], task: Float[Tensor, " world"]) -> Float[Tensor, " world"]:
         return -(velocity - task).abs()

@@ -93,6 +93,9 @@ class SwimmerVel(MujocoTask):
         draw = torch.rand(num_tasks, generator=generator, device=generator.device)
         return self.min_velocity + draw * (self.max_velocity - self.min_velocity)
 
+    def in_words(self, task: Float[Tensor, ""]) -> str:
+        return f"swim at {float(task):.2f} m/s"
+
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         for field, scale in ((physics.bind("qpos"), 0.01), (physics.bind("qvel"), 0.1)):
             if self.body == "gym":

@@ -48,6 +48,9 @@ class Bandit(BatchedTasks):
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task arm"]:
         return torch.rand(num_tasks, self.arms, generator=generator, device=generator.device)
 
+    def in_words(self, task: Float[Tensor, " arm"]) -> str:
+        return f"the best arm pays with probability {float(task.max()):.2f}"
+
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
         return BanditWorlds(self.arms, num_worlds, torch.Generator(device).manual_seed(seed))
 

@@ -82,6 +82,9 @@ class CartPoleMass(MujocoTask):
         low, high = torch.tensor(MASSES, device=generator.device).T
         return low + (high - low) * torch.rand(num_tasks, 2, generator=generator, device=generator.device)
 
+    def in_words(self, task: Float[Tensor, "2"]) -> str:
+        return f"balance a pole of {float(task[1]):.2f} kg on a cart of {float(task[0]):.1f} kg"
+
     def model(self) -> mujoco.MjModel:
         return compile_model()
 

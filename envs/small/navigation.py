@@ -61,6 +61,9 @@ class Navigation(BatchedTasks):
             has_success=True,
         )
 
+    def in_words(self, task: Float[Tensor, "2"]) -> str:
+        return f"go to ({float(task[0]):.2f}, {float(task[1]):.2f})"
+
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
         if self.variant == "dense":
             return torch.rand(num_tasks, 2, generator=generator, device=generator.device) - 0.5

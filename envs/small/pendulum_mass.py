@@ -81,6 +81,9 @@ class PendulumMass(MujocoTask):
         u = torch.rand(num_tasks, generator=generator, device=generator.device)
         return self.min_mass + (self.max_mass - self.min_mass) * u
 
+    def in_words(self, task: Float[Tensor, ""]) -> str:
+        return f"swing up a rod of {float(task):.2f} kg"
+
     def model(self) -> mujoco.MjModel:
         return compile_model()
 

@@ -33,7 +33,6 @@ HEADER, MARGIN, DIVIDER = 68, 14, 4  # pixels; the header is a line about the vi
 FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size=16)
 MAX_FPS = 30.0
 HOLD = 1.0  # seconds that the last frame stays
-SHORT = 5  # numbers; a task parameter of more is not written out
 GIF_BYTES, GIF_SECONDS = 2_000_000, 10.0
 GIF_SIZES = ((20.0, 800), (12.5, 640), (10.0, 480), (5.0, 320))  # frames a second and width, until it fits
 
@@ -100,10 +99,9 @@ def render_run(
     progress = load_progress(experiment, run, print)
     before, *_, after = record(experiment, progress.learner_state, env, task, adapt_steps)
 
-    numbers = ", ".join(f"{value:.3g}" for value in task.flatten().tolist()).replace("-", "−")
-    described = experiment.task.labels(task[None]) or [numbers] * (task.numel() <= SHORT)
-    name = " ".join([f"task {task_index}", *(f"({words})" for words in described)])
-    title = f"{experiment.task.name} · {name} · {progress.iteration} meta-updates"
+    words = experiment.task.in_words(task).replace("-", "−")
+    parts = (experiment.task.name, f"held-out task {task_index}", words, f"{progress.iteration} meta-updates")
+    title = " · ".join(part for part in parts if part)
     folder = run / "videos" if out is None else out
     try:
         folder.mkdir(parents=True, exist_ok=True)
