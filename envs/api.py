@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metarl.envs.fields import BadField
+from metarl.envs.fields import BadField, require
 
 ENGINES = ("auto", "cpu", "warp")
 """Physics engines that ``make`` knows: MuJoCo in C on CPU threads, MuJoCo Warp on the device; auto takes the one that
@@ -52,6 +52,9 @@ class EnvSpec:
     """Whether the task defines success."""
     discrete: bool = False
     """Whether an action is a choice of one out of ``action_dim``, as a one-hot vector."""
+
+    def __post_init__(self) -> None:
+        require(self, "obs_dim", "action_dim", "horizon", at_least=1)
 
 
 class Step(NamedTuple):

@@ -1,6 +1,14 @@
 """Fields of the dataclasses that users fill in, and the one kind of error that refuses a value."""
 
 import math
+import re
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any
+
+LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**63 - 1
+SMALLEST, LARGEST = 1e-12, 1e9
+"""Sizes of a number that is not 0: the squares of these, and their squares' products, still fit single precision."""
 
 
 class BadField(ValueError):
@@ -22,3 +30,30 @@ def require(
         enough = (above is None or value > above) and (at_least is None or value >= at_least)
         if not (enough and value <= (math.inf if at_most is None else at_most)):
             raise BadField(f"{name} is {value}: use {wanted}")
+
+
+class UnknownOption(BadField, TypeError):
+    """An option that nothing has; Python itself raises a TypeError there."""
+
+
+def require_numbers(owner: Any) -> None:
+    """Refuses fields of a dataclass that are no numbers of their kind, or beyond what can be computed with.
+
+    Fields that are annotated ``int`` or ``float``, and tuples of them; the ends of an interval may be infinite.
+
+    Raises:
+        BadField: the first such field.
+    """
+    for field in fields(owner):
+        words, value = set(re.findall(r"\w+", str(field.type))), getattr(owner, field.name)
+        if "Literal" in words or not words & {"int", "float"} or (value is None and words & {"None", "Optional"}):
+            continue
+        largest = LARGEST_SEED if field.name.endswith("seed") else LARGEST_COUNT
+        for number in value if isinstance(value, tuple) else (value,):
+            if "float" not in words:
+                if not isinstance(number, Integral) or isinstance(number, bool) or abs(int(number)) > largest:
+                    raise BadField(f"{field.name} is {value!r}: use a whole number of at most {largest}")
+            elif not isinstance(number, Real) or isinstance(number, bool) or number != number:
+                raise BadField(f"{field.name} is {value!r}: use a number")
+            elif number and not SMALLEST <= abs(number) <= LARGEST and not isinstance(value, tuple):  # type: ignore[operator]
+                raise BadField(f"{field.name} is {value!r}: use 0 or a size between {SMALLEST:g} and {LARGEST:g}")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.envs.actuators import require_actuators
 from metarl.envs.fields import BadField, require
 from metarl.envs.physics import Physics, make_physics
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
@@ -30,11 +31,11 @@ class MujocoTask(BatchedTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "frame_skip", at_least=1)
+        require(self, "frame_skip", at_least=1, at_most=1000)
 
     @abstractmethod
     def model(self) -> mujoco.MjModel:
-        """The compiled model; actuators take controls in their own ctrlrange."""
+        """The compiled model; actions from -1 to 1 stand for an actuator's ctrlrange, which it needs."""
 
     def model_of(self, task: Float[Tensor, "..."]) -> mujoco.MjModel:
         """As :class:`metarl.envs.camera.VisibleTask`; by default every task looks the same."""
@@ -74,7 +75,9 @@ class MujocoTask(BatchedTasks):
         return torch.zeros(physics.num_worlds, dtype=torch.bool, device=physics.device)
 
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
-        engine = make_physics(self.model(), num_worlds, engine=physics, device=device, num_threads=num_threads)
+        model = self.model()
+        require_actuators(model, self.name or type(self).__name__)
+        engine = make_physics(model, num_worlds, engine=physics, device=device, num_threads=num_threads)
         return MujocoWorlds(self, engine, device)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.api import EnvSpec, TaskEnv
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 
 SHORT = 5  # numbers; a task parameter of more is not written out
 TASKS: dict[str, type["TaskDistribution"]] = {}
@@ -38,6 +38,7 @@ class TaskDistribution(ABC):
                 cls.presets = {}  # those of the class it is made of are other tasks
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "horizon", at_least=1)
 
     @property

@@ -54,7 +54,7 @@ class RandomDynamics(MujocoTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "scale_limit", at_least=0)
+        require(self, "scale_limit", at_least=0, at_most=20)
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task multiplier"]:
         device = generator.device

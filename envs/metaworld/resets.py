@@ -3,15 +3,13 @@
 A reset lets the arm settle for 250 substeps (some 10 ms); all episodes of one goal begin in the same state.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import inspect
 import os
 import sys
-import tempfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metarl.envs.metaworld import simulation
+from metarl.envs.metaworld import cache, simulation
 from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask
 from metarl.envs.metaworld.scene import FIELDS, Names, Scene
 from metarl.envs.metaworld.simulation import Simulation, compile_model
@@ -31,6 +29,7 @@ STATE = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
 MODEL = "body_pos"  # the model field that resets write
 OBSERVED = "observed"  # the 18 numbers that are observed of the first state
 EPISODE = "episode/"  # prefix of what the task remembers for the episode
+VECS = "vecs"  # the random vectors, in a file
 
 Start = dict[str, NDArray[np.float64]]
 
@@ -52,14 +51,17 @@ def starts(task: SawyerTask, vecs: NDArray[np.float64], *, num_threads: int = 0)
     """The first state of each row of ``vecs``: from memory, else from disk, else simulated."""
     table = _TABLES.setdefault(task.name, {})
     keys = [vec.tobytes() for vec in vecs]
-    if any(key not in table for key in keys):
-        for key, start in _read(task).items():
-            table.setdefault(key, start)
     missing = {key: vec for key, vec in zip(keys, vecs, strict=True) if key not in table}
     if missing:
+        first = next(iter(missing))
+        table[first] = simulate(task, missing.pop(first))
+        known = _read(task, first, table[first])
+        table.update((key, start) for key, start in known.items() if key not in table)
+        missing = {key: vec for key, vec in missing.items() if key not in table}
         with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
             table.update(zip(missing, pool.map(lambda vec: simulate(task, vec), missing.values()), strict=True))
-        _write(task, table)
+        if missing or first not in known:
+            _write(task, table)
     rows = [table[key] for key in keys]
     stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
     episode = {name.removeprefix(EPISODE): value for name, value in stacked.items() if name.startswith(EPISODE)}
@@ -84,26 +86,18 @@ def simulate(task: SawyerTask, vec: NDArray[np.float64]) -> Start:
 _TABLES: dict[str, dict[bytes, Start]] = {}
 
 
-def cache_folder() -> Path:
-    """``METARL_CACHE``, else ``metarl`` in the user's cache folder; a folder a version of what the states depend on."""
-    root = os.environ.get("METARL_CACHE")
-    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metarl"
-    return base / "metaworld-starts" / _versions()
+def _path(task: SawyerTask) -> Path | None:
+    """A file a task; its name tells the versions and holds a digest of the code that a state comes from."""
+    folder = cache.folder()
+    if folder is None:
+        return None
+    versions = "-".join(importlib.metadata.version(name) for name in ("mujoco", "metaworld"))
+    return folder / "metaworld-starts" / versions / f"{task.name}-{_digest(type(task).__module__)}.starts"
 
 
-@cache
-def _versions() -> str:
-    return "-".join(importlib.metadata.version(name) for name in ("mujoco", "metaworld", "metarl-toolkit"))
-
-
-def _path(task: SawyerTask) -> Path:
-    """A file a task; the name also holds a digest of the code that a state comes from."""
-    return cache_folder() / f"{task.name}-{_digest(type(task).__module__)}.npz"
-
-
-@cache
+@functools.cache
 def _digest(module: str) -> str:
-    names = (module, SawyerTask.__module__, Scene.__module__, simulation.__name__)
+    names = (module, SawyerTask.__module__, Scene.__module__, simulation.__name__, __name__)
     code = "".join(inspect.getsource(sys.modules[name]) for name in names)
     return hashlib.sha256(code.encode()).hexdigest()[:12]
 
@@ -112,26 +106,24 @@ for _task in SAWYER.values():  # now, as imported: a file may be edited while a 
     _digest(type(_task).__module__)
 
 
-def _read(task: SawyerTask) -> dict[bytes, Start]:
-    """What is on disk; nothing where the file is missing or damaged, for it can be computed again."""
-    try:
-        with open(_path(task), "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+def _read(task: SawyerTask, key: bytes, start: Start) -> dict[bytes, Start]:
+    """What is on disk, if it has the shapes of ``start``, simulated now, and its bits where it has ``key``."""
+    path = _path(task)
+    columns = None if path is None else cache.read(path)
+    if columns is None or columns.keys() != {VECS, *start}:
         return {}
-    vecs = columns.pop("vecs")
-    return {vec.tobytes(): {name: column[i] for name, column in columns.items()} for i, vec in enumerate(vecs)}
+    vecs, num_rows = columns[VECS], len(columns[VECS]) if columns[VECS].ndim else 0
+    shapes = {name: (num_rows, *value.shape) for name, value in start.items()} | {VECS: (num_rows, len(task.vec_low))}
+    if {name: column.shape for name, column in columns.items()} != shapes:
+        return {}
+    del columns[VECS]
+    found = {vec.tobytes(): {name: column[i] for name, column in columns.items()} for i, vec in enumerate(vecs)}
+    same = all(value.tobytes() == start[name].tobytes() for name, value in found.get(key, {}).items())
+    return found if same else {}
 
 
 def _write(task: SawyerTask, table: dict[bytes, Start]) -> None:
-    """Keeps a table; a disk that cannot be written costs the next process a second, no more."""
     columns = {name: np.stack([start[name] for start in table.values()]) for name in next(iter(table.values()))}
-    columns["vecs"] = np.stack([np.frombuffer(key) for key in table])
     path = _path(task)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, **columns)  # type: ignore[arg-type]
-        os.replace(file.name, path)
-    except OSError:
-        return
+    if path is not None:
+        cache.write(path, columns | {VECS: np.stack([np.frombuffer(key) for key in table])})

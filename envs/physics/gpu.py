@@ -4,7 +4,11 @@ The substeps are recorded once in a graph that reads and writes fixed addresses;
 Whatever would move them is refused, or records the graph again.
 """
 
+import atexit
 import copy
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +20,9 @@ import warp as wp
 from torch import Tensor
 
 wp.config.log_level = wp.LOG_ERROR  # what goes wrong raises
+if "WARP_CACHE_PATH" not in os.environ and os.path.expanduser("~") == "~":  # no home: Warp would make a folder "~" here
+    wp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="warp-")
+    atexit.register(shutil.rmtree, wp.config.kernel_cache_dir, ignore_errors=True)
 import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
 
 from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402

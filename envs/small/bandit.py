@@ -32,7 +32,7 @@ class Bandit(BatchedTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "arms", at_least=2)
+        require(self, "arms", at_least=2, at_most=10_000)
 
     @property
     def spec(self) -> EnvSpec:

@@ -35,7 +35,7 @@ class TabularMDP(BatchedTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, "states", "actions", at_least=2)
+        require(self, "states", "actions", at_least=2, at_most=1000)
 
     @property
     def spec(self) -> EnvSpec:

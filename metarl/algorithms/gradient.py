@@ -10,13 +10,15 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.policy_gradient import log_likelihood_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.values import LinearFeatureBaseline
 from metarl.types import Params, Previous, TrajectoryBatch
+
+MOST_STEPS = 1000  # of adaptation; the experience of each is kept for the meta-update
 
 Loss = Callable[[GaussianMLP, Params, TrajectoryBatch], Float[Tensor, ""]]
 LearnerT = TypeVar("LearnerT", bound="GradientLearner")
@@ -68,7 +70,8 @@ class GradientLearner:
     """Lambda of generalized advantage estimation."""
 
     def __post_init__(self) -> None:
-        require(self, "adapt_steps", at_least=0)
+        require_numbers(self)
+        require(self, "adapt_steps", at_least=0, at_most=MOST_STEPS)
         require(self, "inner_lr", above=0)
         require(self, "discount", "gae_lambda", at_least=0, at_most=1)
 

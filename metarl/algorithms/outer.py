@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.algorithms.gradient import Loss
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.optim import OptimizerState, adam_step, flatten, unflatten
 from metarl.losses.policy_gradient import clipped_ratio_loss, ratio_loss
 from metarl.losses.trust_region import backtrack, conjugate_gradient
@@ -50,6 +50,7 @@ class TRPO:
     all of them."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "max_kl", above=0)
         require(self, "cg_iterations", "max_backtracks", "curvature_samples", at_least=1)
         require(self, "damping", at_least=0)
@@ -96,6 +97,7 @@ class PPO:
     """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "learning_rate", "clip", above=0)
         require(self, "epochs", at_least=1)
 
@@ -114,6 +116,7 @@ class Gradient:
     """Adam's step size."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "learning_rate", above=0)
 
     def step(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import require
+from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
@@ -82,6 +82,7 @@ class RL2:
     """Steps that gradients flow back through memory, which is carried on; 0: the whole trial."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "reward_scale", "learning_rate", "clip", "max_grad_norm", above=0)
         require(self, "epochs", "minibatches", at_least=1)
         require(self, "entropy_bonus", "value_weight", "anneal_updates", "bptt_steps", at_least=0)

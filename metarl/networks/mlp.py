@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.networks.distributions import DiagGaussian
 from metarl.types import Params
 
 CONTEXT = "context"  # the parameters that alone adapt in CAVIA
 
+MOST_UNITS = 2**14  # of a layer or a memory; the weights between two such layers take 1 GiB
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
@@ -36,9 +37,9 @@ class GaussianMLP:
     0: all parameters adapt."""
 
     def __post_init__(self) -> None:
-        if any(size < 1 for size in self.hidden_sizes):
-            raise BadField(f"hidden_sizes is {self.hidden_sizes}: every layer needs at least 1 unit")
-        require(self, "context_size", at_least=0)
+        require_numbers(self)
+        require_layers("hidden_sizes", self.hidden_sizes)
+        require(self, "context_size", at_least=0, at_most=MOST_UNITS)
         if not 0 < self.min_std <= self.init_std:
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
@@ -75,3 +76,8 @@ class GaussianMLP:
                 hidden = ACTIVATIONS[self.activation](hidden)
             hidden = hidden @ params[f"weight_{layer}"] + params[f"bias_{layer}"].unsqueeze(-2)
         return DiagGaussian(hidden, params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2))
+
+
+def require_layers(name: str, sizes: tuple[int, ...]) -> None:
+    if any(not 1 <= size <= MOST_UNITS for size in sizes):
+        raise BadField(f"{name} is {sizes}: every layer needs at least 1 unit and at most {MOST_UNITS}")

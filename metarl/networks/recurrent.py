@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.networks.distributions import Categorical, DiagGaussian
 from metarl.networks.memory import HEADS, MEMORIES, orthogonal
+from metarl.networks.mlp import MOST_UNITS, require_layers
 from metarl.types import Params
 
 
@@ -44,11 +45,11 @@ class RecurrentPolicy:
     """The standard deviation never falls below this."""
 
     def __post_init__(self) -> None:
-        require(self, "memory_size", at_least=1)
+        require_numbers(self)
+        require(self, "memory_size", at_least=1, at_most=MOST_UNITS)
         if self.memory == "attention" and self.memory_size % HEADS:
             raise BadField(f"memory_size is {self.memory_size}: use a multiple of attention's {HEADS} heads")
-        if any(size < 1 for size in self.encoder_sizes):
-            raise BadField(f"encoder_sizes is {self.encoder_sizes}: every layer needs at least 1 unit")
+        require_layers("encoder_sizes", self.encoder_sizes)
         if not 0 < self.min_std <= self.init_std:
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metarl.envs.fields import require
+from metarl.envs.fields import require, require_numbers
 
 NOT_FINITE = "the baseline's normal equations are not finite: check the rewards and observations"
 
@@ -22,6 +22,7 @@ class LinearFeatureBaseline:
     """Ridge penalty; ten times larger at each retry where the solve fails."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(self, "regularization", above=0)
 
     def features(

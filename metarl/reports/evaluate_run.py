@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from metarl.envs.fields import require
+from metarl.envs.fields import require, require_numbers
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.reports.figures import adaptation_figure
 from metarl.reports.published import published, published_success
@@ -47,6 +47,7 @@ class Protocol:
     """Seed of action and reset noise; the tasks do not depend on it."""
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         given = (name for name in ("tasks", "steps", "episodes") if getattr(self, name) is not None)
         require(self, *given, at_least=1)
 

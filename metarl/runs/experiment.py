@@ -8,7 +8,7 @@ import torch
 
 from metarl.envs.api import ENGINES, TaskEnv, find_engine
 from metarl.envs.camera import VisibleTask
-from metarl.envs.fields import BadField, require
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import HELD_OUT_SEED
 from metarl.seeds import stream_seed
@@ -23,6 +23,7 @@ CHANGEABLE = (  # on resume
     "num_threads",
     "deterministic",
 )
+MOST_THREADS = 1024
 
 TaskT = TypeVar("TaskT", bound=TaskDistribution)
 LearnerT = TypeVar("LearnerT", bound=MetaLearner)
@@ -63,9 +64,11 @@ class Experiment(Generic[TaskT, LearnerT]):
 
     def __post_init__(self) -> None:
         """Refuses what cannot run, before any work."""
+        require_numbers(self)
         counts = ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks")
         require(self, *counts, at_least=1)
-        require(self, "num_threads", "eval_interval", "seed", at_least=0)
+        require(self, "eval_interval", "seed", at_least=0)
+        require(self, "num_threads", at_least=0, at_most=MOST_THREADS)
         if self.episodes % self.num_envs:
             raise BadField(
                 f"episodes is {self.episodes}: use a multiple of num_envs ({self.num_envs}), so that every world "

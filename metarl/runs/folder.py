@@ -22,6 +22,7 @@ from metarl.envs.registry import TASKS
 from metarl.runs import checkpoint
 from metarl.runs.config import decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
+from metarl.runs.playable import require_playable
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -46,6 +47,7 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"name is {name!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
     _require_readable(experiment)
+    require_playable(experiment.task, experiment.num_tasks, experiment.episodes, experiment.device)
     run = root / name
     try:
         run.mkdir(parents=True)

@@ -1,8 +1,6 @@
 """Meta-World, batched: its goals, benchmarks, kept starts, and worlds of several tasks stepped together."""
 
-import inspect
 import pickle
-from pathlib import Path
 
 import metaworld
 import mujoco
@@ -261,34 +259,6 @@ def test_rewards_of_version_1_are_larger():
         env.reset()
         found = play(env, random_actions(env, 5))[-1].reward.item()
         assert 0 < found < scale
-
-
-def test_starts_are_kept_on_disk_and_simulated_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """A second process reads what the first simulated; a damaged file or an unwritable folder costs time alone."""
-    monkeypatch.setenv("METARL_CACHE", str(tmp_path))
-    monkeypatch.setattr(resets, "_TABLES", {})
-    task, vecs = SAWYER["push-v3"], draw_goals(("push-v3",), 0)["push-v3"][:2]
-    simulated = resets.starts(task, vecs)
-    (file,) = tmp_path.rglob("*.npz")
-
-    def fail(*_: object) -> None:
-        raise AssertionError("simulated or hashed again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(resets, "_TABLES", {})
-        patch.setattr(resets, "simulate", fail)
-        patch.setattr(inspect, "getsource", fail)
-        assert len({resets._path(other) for other in SAWYER.values()}) == 50  # of the code as it was imported
-        read = resets.starts(task, vecs[::-1].copy())
-    assert torch.equal(read.state["qpos"], simulated.state["qpos"].flip(0))
-    assert torch.equal(read.observed, simulated.observed.flip(0))
-    assert read.episode.keys() == simulated.episode.keys()
-    file.write_bytes(file.read_bytes()[:1000])
-    monkeypatch.setattr(resets, "_TABLES", {})
-    assert torch.equal(resets.starts(task, vecs).observed, simulated.observed)
-    monkeypatch.setenv("METARL_CACHE", "/dev/null/nowhere")
-    monkeypatch.setattr(resets, "_TABLES", {})
-    assert torch.equal(resets.starts(task, vecs[:1]).observed, simulated.observed[:1])
 
 
 def test_a_start_does_not_depend_on_the_goals_simulated_before():
