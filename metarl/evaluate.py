@@ -1,8 +1,9 @@
 """Meta-testing: what a policy earns on held-out tasks while it adapts.
 
 Adaptation goes by steps: 0, 1, 2 ... inner steps of a gradient learner, or the episodes of a trial of an agent that
-remembers. Every (task, step) gets the same fixed number of episodes, and every episode counts. Success is success at
-any step of an episode. Tasks come from a seed of their own, which no training run draws from.
+remembers. Every (task, step) gets the same fixed number of episodes, and every episode counts. The headline of a task
+that defines success is success at the last step of greedy episodes: at *any* step of sampled ones, noise has it, too.
+Tasks come from a seed of their own, which no training run draws from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from metarl.envs.api import TaskEnv
 from metarl.envs.registry import TaskDistribution
-from metarl.metrics import by_episode, solved_after
+from metarl.metrics import by_episode, solved_after, solved_at_end
 from metarl.rollout import Act, rollout
 from metarl.seeds import stream
+from metarl.separate_tests import greedily, inner_steps, separate_tests, trial_episodes
 from metarl.types import Agent, MetaLearner, TrajectoryBatch
 
 HELD_OUT_SEED = 1_000_003
@@ -30,6 +32,10 @@ class MetaTest(NamedTuple):
     """Undiscounted."""
     solved_after: Int[Tensor, "task step episode"]
     """Steps until the first success of the episode; 0 where there was none."""
+    solved_at_end: Bool[Tensor, "task step episode"]
+    """Success at the last step of the episode."""
+    solved_share: Float[Tensor, "task step episode"]
+    """Share of the last 50 steps with success."""
 
     @property
     def successes(self) -> Bool[Tensor, "task step episode"]:
@@ -54,27 +60,43 @@ def meta_test(
     greedy: bool = False,
     seed: int,
     min_steps: int = 0,
+    tests: TaskEnv | None = None,
 ) -> MetaTest:
     """Adapts to each task as training does: one inner step for each of ``scales``, or over the episodes of a trial.
 
     Args:
         scales: the step size of each inner step, as a multiple of the learner's; none for an agent that remembers.
         episodes: episodes that a world plays before and after each inner step, remembering from one to the next.
-        greedy: take the most likely action, or the mean, in place of a sample.
+        greedy: take the most likely action, or the mean, in place of a sample; with ``tests`` there alone.
         seed: of the action noise; the environment's noise is its own.
         min_steps: steps of experience that an inner step shall see at least; where episodes end early, worlds play
             further ones, which adaptation sees and the returns do not.
+        tests: worlds that play the episodes that count, one each at every step of adaptation, of which adaptation sees
+            nothing: it is always to sampled actions in ``env``. None: what adaptation sees is what counts.
 
     Returns:
         A step for each episode before any inner step and after each; an episode for each world.
     """
     generator = stream(seed, "meta-test actions", device=str(env.device))
-    act = greedily(agent.act) if greedy else agent.act
-    returns, solved = [], []
-    for batch in adaptation(agent, state, env, task, act, scales, episodes, generator, min_steps=min_steps):
-        returns.append(by_episode(batch, batch.reward, episodes))
-        solved.append(solved_after(batch, episodes))
-    return MetaTest(torch.cat(returns, dim=1), torch.cat(solved, dim=1))
+    if tests is None:
+        act = greedily(agent.act) if greedy else agent.act
+        played = adaptation(agent, state, env, task, act, scales, episodes, generator, min_steps=min_steps)
+        per_world = episodes
+    else:
+        tests.set_tasks(task)
+        if scales:
+            stages = inner_steps(cast(MetaLearner, agent), state, env, task, scales, generator, min_steps=min_steps)
+        else:
+            stages = trial_episodes(agent, state, env, task, episodes, generator)
+        draws = stream(seed, "separate test actions", device=str(env.device))
+        played, per_world = separate_tests(agent, stages, tests, draws, greedy=greedy), 1
+    found = [_measure(batch, per_world, env.spec.horizon) for batch in played]  # a batch at a time: they are large
+    return MetaTest(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
+
+
+def _measure(batch: TrajectoryBatch, episodes: int, horizon: int) -> MetaTest:
+    returns, after = by_episode(batch, batch.reward, episodes), solved_after(batch, episodes)
+    return MetaTest(returns, after, *solved_at_end(batch, episodes, horizon=horizon))
 
 
 def adaptation(
@@ -98,13 +120,3 @@ def adaptation(
         if step < len(scales):
             learner = cast(MetaLearner, agent)  # only learners with inner steps are given scales
             actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scales[step])
-
-
-def greedily(act: Act) -> Act:
-    """The same policy, always taking its most likely action (of a Gaussian: the mean)."""
-
-    def most_likely(*arguments: Any) -> tuple[Tensor, Any, Any]:
-        _, dist, actor = act(*arguments)
-        return dist.mode(), dist, actor
-
-    return most_likely

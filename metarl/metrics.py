@@ -57,6 +57,27 @@ def solved_after(batch: TrajectoryBatch, episodes: int) -> Int[Tensor, "task epi
     return first.where(first < never, 0).transpose(1, 2)
 
 
+def solved_at_end(
+    batch: TrajectoryBatch, episodes: int, *, horizon: int, window: int = 50
+) -> tuple[Bool[Tensor, "task episode env"], Float[Tensor, "task episode env"]]:
+    """Success at the last step of each of the first ``episodes`` episodes of every world, and the share of the last
+    ``window`` steps before the horizon with success.
+
+    Steps that an early end cut off count as the last one did: who reached a goal that ends the episode is there.
+    """
+    episode, counted = _episode_of_step(batch, episodes)
+    window = min(window, horizon)
+    nothing = torch.zeros(*counted.shape[:2], episodes, dtype=torch.int64, device=counted.device)
+    length = nothing.scatter_add(-1, episode, counted.long())
+    solved = batch.success & counted
+    is_last = batch.clock + 1 == length.gather(-1, episode)
+    at_last = nothing.scatter_add(-1, episode, (solved & is_last).long())
+    in_window = nothing.scatter_add(-1, episode, (solved & (batch.clock >= horizon - window)).long())
+    cut_off = (horizon - length).clamp(max=window)
+    share = (in_window + cut_off * at_last).double() / window
+    return at_last.transpose(1, 2) > 0, share.transpose(1, 2)
+
+
 def _episode_of_step(
     batch: TrajectoryBatch, episodes: int
 ) -> tuple[Int[Tensor, "task env time"], Bool[Tensor, "task env time"]]:

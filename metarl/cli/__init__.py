@@ -34,6 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb == "list" and not arguments[1:] and (table := catalogue.listing()) is not None:
         print(table)
         return
-    from metarl.cli.verbs import run  # imports torch
+    from metarl.cli.verbs import run
 
     sys.exit(run(arguments))

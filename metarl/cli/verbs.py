@@ -37,6 +37,8 @@ class Evaluate:
     steps as the run took, and none where there are reference agents; 0: leave it out."""
     device: str | None = None
     """Where to test, with the physics engine that fits; by default where the run was trained."""
+    out: Path | None = None
+    """Folder to write the evaluation to; by default the run's own."""
     code: Path | None = None
     """Python file that defines the run's task, where it is none of this library's; it is run."""
 
@@ -48,6 +50,7 @@ class Evaluate:
             pretrain_iterations=self.pretrain_iterations,
             console=console,
             device=self.device,
+            out=self.out,
         )
 
 
@@ -100,7 +103,7 @@ class List:
     """Python file that defines more tasks; it is run."""
 
     def __call__(self, console: Console) -> None:
-        from metarl.cli.describe import describe  # which asks for the verbs
+        from metarl.cli.describe import describe
 
         run_code(self.code)
         print(catalogue.table(describe()))
@@ -148,5 +151,5 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"{verb!r} is no verb of metarl: use train, {', '.join(VERBS)}")
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
         prepare_process(num_threads=0)
-        chosen(Console(soft_wrap=True) if not sys.stdout.isatty() else Console())
+        chosen(Console(soft_wrap=True, markup=False) if not sys.stdout.isatty() else Console(markup=False))
     return 0

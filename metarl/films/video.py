@@ -164,7 +164,11 @@ def _clip(
 
 
 def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str, seconds: float | None) -> None:
-    """Plays the episodes together until the longer one is over, and for a moment shows how they ended."""
+    """Plays the episodes together until the longer one is over, and for a moment shows how they ended.
+
+    Here and below ffmpeg is given absolute paths: in others it takes what stands before a colon for a protocol, a
+    leading dash for an option, and imageio a leading ~ for a home.
+    """
     stride = math.ceil(scene.steps_per_second / MAX_FPS)
     fps = scene.steps_per_second / stride
     last = max(len(episode.returns) for episode in episodes) - 1
@@ -173,7 +177,9 @@ def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str
         steps = steps[: math.ceil(seconds * fps)]
     shown = list(dict.fromkeys(steps))
     pictures = scene.panels([episode.states for episode in episodes], shown, WIDTH, HEIGHT)
-    with closing(imageio.get_writer(path, fps=fps, codec="libx264", quality=7, macro_block_size=2)) as writer:
+    with closing(
+        imageio.get_writer(path.absolute(), fps=fps, codec="libx264", quality=7, macro_block_size=2)
+    ) as writer:
         for step, panels in zip(shown, pictures, strict=True):
             page = _page(title, scene.clock(step), step, panels, episodes)
             for _ in range(steps.count(step)):
@@ -201,11 +207,11 @@ def _page(title: str, clock: str, step: int, panels: Sequence[Picture], episodes
 def _write_gif(mp4: Path) -> Path:
     """The first seconds of a video as a GIF beside it, smaller and slower until it has at most 2 MB."""
     gif = mp4.with_suffix(".gif")
-    source = [get_exe(), "-y", "-t", str(GIF_SECONDS), "-i", str(mp4)]
+    source = [get_exe(), "-y", "-t", str(GIF_SECONDS), "-i", str(mp4.absolute())]
     palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
     for fps, width in GIF_SIZES:
         graph = f"fps={fps},scale={width}:-2:flags=lanczos,{palette}"
-        subprocess.run([*source, "-filter_complex", graph, str(gif)], check=True, capture_output=True)
+        subprocess.run([*source, "-filter_complex", graph, str(gif.absolute())], check=True, capture_output=True)
         if gif.stat().st_size <= GIF_BYTES:
             break
     return gif

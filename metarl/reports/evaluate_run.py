@@ -1,22 +1,21 @@
 """``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
-import itertools
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor
 
-from metarl.envs.fields import require, require_numbers
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
-from metarl.reports.figures import adaptation_figure
+from metarl.reports.files import require_writable, write_evaluation
+from metarl.reports.plan import Plan
 from metarl.reports.published import published, published_success
 from metarl.reports.references import bounds, references
 from metarl.reports.success import success_tables
-from metarl.reports.tables import Plan, summarize, table
+from metarl.reports.tables import summarize, table
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.process import prepare_process
@@ -24,7 +23,7 @@ from metarl.runs.session import execute
 from metarl.runs.snapshot import initial_progress, load_progress
 from metarl.seeds import stream_seed
 from metarl.train import Progress
-from metarl.types import Agent
+from metarl.types import Agent, MetaLearner
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,9 @@ class Protocol:
     episodes: int | None = None
     """Episodes of each task at each step; by default as many steps as in the paper, else as in training. Trials of each
     task for a learner that remembers: by default 1, or 4 where success is what counts."""
+    adaptation_episodes: int | None = None
+    """Episodes of each task that each inner step adapts to, by default those that are tested; where given, tests are
+    episodes of their own. Of a trial: the episodes before its last one (in place of steps)."""
     steps: int | None = None
     """Inner steps, by default 3, or as in training where success is what counts; or episodes of a trial, by default as
     in training."""
@@ -48,8 +50,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         require_numbers(self)
-        given = (name for name in ("tasks", "steps", "episodes") if getattr(self, name) is not None)
-        require(self, *given, at_least=1)
+        counts = ("tasks", "steps", "episodes", "adaptation_episodes")
+        require(self, *(name for name in counts if getattr(self, name) is not None), at_least=1)
 
     def plan(self, experiment: Experiment) -> Plan:
         """The protocol with the defaults of an experiment filled in."""
@@ -57,16 +59,38 @@ class Protocol:
         if experiment.learner.remembers:
             num_tasks, num_trials = (50, 4) if benchmark else (1000, 1)
             num_tasks = min(num_tasks, experiment.task.num_test_tasks or num_tasks)
-            trial = self.steps or experiment.episodes_per_env
-            episodes = self.episodes or num_trials
-            return Plan(self.tasks or num_tasks, episodes, scales=(), trial=trial, min_steps=0, seed=self.seed)
+            if self.steps is not None and self.adaptation_episodes is not None:
+                raise BadField(
+                    f"adaptation_episodes is {self.adaptation_episodes}, steps is {self.steps}: both say how long a "
+                    "trial is, use one of them"
+                )
+            trial = self.adaptation_episodes + 1 if self.adaptation_episodes else self.steps
+            trial = trial or experiment.episodes_per_env
+            return Plan(
+                self.tasks or num_tasks,
+                self.episodes or num_trials,
+                scales=(),
+                trial=trial,
+                min_steps=0,
+                adaptation_episodes=trial - 1,
+                seed=self.seed,
+            )
         reference = published(experiment.task)
-        min_steps = reference.num_steps if reference is not None and self.episodes is None else 0
+        as_published = self.episodes is None and self.adaptation_episodes is None
+        min_steps = reference.num_steps if reference is not None and as_published else 0
         num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes
         later = 1.0 if self.schedule == "constant" else reference.later if reference is not None else 0.5
         num_steps = self.steps or (max(1, experiment.learner.adapt_steps) if benchmark else 3)
         scales, num_tasks = (1.0, *[later] * (num_steps - 1)), self.tasks or (50 if benchmark else 40)
-        return Plan(num_tasks, num_episodes, scales=scales, trial=1, min_steps=min_steps, seed=self.seed)
+        return Plan(
+            num_tasks,
+            num_episodes,
+            scales=scales,
+            trial=1,
+            min_steps=min_steps,
+            adaptation_episodes=self.adaptation_episodes or num_episodes,
+            seed=self.seed,
+        )
 
 
 class Contestant(NamedTuple):
@@ -78,24 +102,36 @@ class Contestant(NamedTuple):
 
 
 def evaluate_run(
-    run: Path, protocol: Protocol, *, pretrain_iterations: int | None, console: Console, device: str | None = None
+    run: Path,
+    protocol: Protocol,
+    *,
+    pretrain_iterations: int | None,
+    console: Console,
+    device: str | None = None,
+    out: Path | None = None,
 ) -> dict[str, MetaTest]:
-    """Tests the run's newest checkpoint and its comparisons; writes ``evaluation.json``, a curve and a
-    picture, or, where these are, ``evaluation-2.json`` and so on.
+    """Tests the run's newest checkpoint and its comparisons; shows a table, then writes ``evaluation.json``, curves and
+    a picture, or, where these are, ``evaluation-2.json`` and so on.
 
     Args:
         pretrain_iterations: iterations of the comparison that is trained on all tasks jointly without adaptation
-            (its run lies inside ``run`` and is resumed or reused); None: for as many environment steps as ``run``
+            (its run lies inside ``out`` and is resumed or reused); None: for as many environment steps as ``run``
             took, or none where there are reference agents or published success rates; 0: leave it out.
         device: where to test; None: where the run was trained.
+        out: the folder to write to; None: the run.
 
     Returns:
         The tests by row, the learner's first.
+
+    Raises:
+        ValueError: not a run folder, or a folder that cannot be written, before any work.
     """
+    say = partial(console.print, markup=False, highlight=False)
     experiment = load_experiment(run, device)
-    prepare_process(experiment.num_threads)
-    progress = load_progress(experiment, run, console.print)
     plan = protocol.plan(experiment)
+    progress = load_progress(experiment, run, say)
+    folder = require_writable(run if out is None else out)
+    prepare_process(experiment.num_threads)
     agents = references(experiment.task, plan.trial)
     if pretrain_iterations is None:
         as_many_steps = progress.iteration * (1 + experiment.learner.adapt_steps)
@@ -103,72 +139,79 @@ def evaluate_run(
     rows = contestants(experiment, progress)
     if pretrain_iterations:
         name = "memoryless" if experiment.learner.remembers else "pretrained"
-        rows[name] = pretrained(experiment, run, name, pretrain_iterations, console)
+        rows |= both_ways(experiment, name, *pretrained(experiment, folder, name, pretrain_iterations, console))
     rows |= {name: Contestant(agent) for name, agent in agents.items()}
 
     tasks = held_out_tasks(experiment.task, plan.tasks)
     results: dict[str, MetaTest] = {}
     for name, row in rows.items():
-        console.print(f"testing {name} on {plan.tasks} held-out tasks")
-        results[name] = meta_test(
-            row.agent,
-            row.state,
-            experiment.make_env(plan.tasks, plan.episodes, stream=f"evaluation resets {plan.seed}"),
-            tasks,
-            scales=plan.scales,
-            episodes=plan.trial,
-            greedy=row.greedy,
-            seed=stream_seed(plan.seed, "evaluation actions"),
-            min_steps=plan.min_steps,
-        )
+        say(f"testing {name} on {plan.tasks} held-out tasks")
+        results[name] = _test(experiment, plan, row, tasks)
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
     record = summarize(experiment, plan, progress, results, tasks, limits)
-    stem = run / next(name for name in evaluation_names() if not (run / f"{name}.json").exists())
-    raw, picture = stem.with_suffix(".json"), stem.with_suffix(".png")
-    raw.write_text(json.dumps(record) + "\n")
-    log_curve(stem, next(iter(results.values())))
-    adaptation_figure(record, picture)
-    console.print(table(experiment, plan, results, limits))
-    for found in success_tables(record["success"], published_success(experiment.task), plan.steps[-1]):
-        console.print(found)
-    console.print(f"raw returns: {raw} · picture: {picture}")
+    console.print(table(experiment, plan, progress, results, limits))
+    own, found = next(iter(results)), published_success(experiment.task)
+    note = "" if found is None else found.caption(own, plan.adaptation_episodes)
+    if record["success"]:
+        for part in success_tables(record["success"], own=own, when=plan.steps[-1], note=note):
+            console.print(part)
+    written = write_evaluation(folder, record)
+    say(f"raw returns: {written} · picture: {written.with_suffix('.png')}")
     return results
 
 
-def evaluation_names() -> Iterator[str]:
-    """evaluation, evaluation-2, evaluation-3 ...: a later one replaces none."""
-    yield "evaluation"
-    yield from (f"evaluation-{number}" for number in itertools.count(2))
+def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> MetaTest:
+    """Tests a row of the table: greedy episodes, and other numbers of them than adaptation sees, are played apart."""
+    spec, by_gradient = experiment.task.spec, bool(plan.scales)
+    adapts_apart = by_gradient and plan.adaptation_episodes != plan.episodes
+    greedy_apart = row.greedy and (by_gradient or (spec.has_success and not spec.terminates))
+    worlds = plan.adaptation_episodes if by_gradient else plan.episodes
+    apart = None
+    if adapts_apart or greedy_apart:
+        apart = experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}")
+    return meta_test(
+        row.agent,
+        row.state,
+        experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}"),
+        tasks,
+        scales=plan.scales,
+        episodes=plan.trial,
+        greedy=row.greedy,
+        seed=stream_seed(plan.seed, "evaluation actions"),
+        min_steps=plan.min_steps,
+        tests=apart,
+    )
 
 
 def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contestant]:
-    """The learner as trained, with sampled (and, where it remembers, greedy) actions; and before training."""
+    """The learner as trained, with sampled and with greedy actions; and before training."""
     learner = experiment.learner
-    name = type(learner).__name__
-    rows = {name: Contestant(learner, progress.learner_state)}
-    if learner.remembers:
-        rows[f"{name}, greedy"] = Contestant(learner, progress.learner_state, greedy=True)
-    rows["untrained"] = Contestant(learner, initial_progress(experiment).learner_state)
+    rows = both_ways(experiment, type(learner).__name__, learner, progress.learner_state, always=True)
+    return rows | both_ways(experiment, "untrained", learner, initial_progress(experiment).learner_state)
+
+
+def both_ways(
+    experiment: Experiment, name: str, learner: MetaLearner, state: Any, *, always: bool = False
+) -> dict[str, Contestant]:
+    """A row of sampled actions, and where success counts (or always) one of greedy ones."""
+    rows = {name: Contestant(learner, state)}
+    if always or experiment.task.spec.has_success:
+        rows[f"{name}, greedy"] = Contestant(learner, state, greedy=True)
     return rows
 
 
-def pretrained(experiment: Experiment, run: Path, name: str, iterations: int, console: Console) -> Contestant:
-    """The same learner trained without adaptation; it is tested like the run's own learner."""
+def pretrained(
+    experiment: Experiment, root: Path, name: str, iterations: int, console: Console
+) -> tuple[MetaLearner, Any]:
+    """The same learner trained without adaptation, to be tested like the run's own; and what it learned."""
     learner = experiment.learner.without_adaptation()
     joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0)
-    folder = run / name
+    folder = root / name
     if not folder.exists():
-        create_run(joint, run, name)
-    console.print(f"training the comparison without adaptation for {iterations} iterations ({folder})")
+        create_run(joint, root, name)
+    console.print(f"training the comparison without adaptation for {iterations} iterations ({folder})", markup=False)
     code = execute(joint, folder, console=console)
     if code:
         raise SystemExit(code)
-    state = load_progress(joint, folder, console.print).learner_state
-    return Contestant(learner if learner.remembers else experiment.learner, state)
-
-
-def log_curve(folder: Path, result: MetaTest) -> None:
-    """``meta_test/adaptation_curve``: mean return over inner steps or episodes, in a TensorBoard run of its own."""
-    with SummaryWriter(str(folder)) as writer:
-        for step, value in enumerate(result.returns.mean((0, 2))):
-            writer.add_scalar("meta_test/adaptation_curve", float(value), step)
+    state = load_progress(joint, folder, partial(console.print, markup=False)).learner_state
+    return learner if learner.remembers else experiment.learner, state

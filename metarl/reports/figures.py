@@ -1,81 +1,133 @@
 """Pictures: what adaptation brings on held-out tasks, and learning curves of runs, a panel for each task."""
 
-import csv
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.envs.registry import presets_of
+from metarl.reports.curves import Curve, align, expand, read_scalars
+from metarl.reports.titles import task_title
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.folder import load_experiment
 from metarl.types import MetaLearner
 
-Curve = tuple[np.ndarray, np.ndarray]
-"""Environment steps, values."""
-
 COLORS = mpl.color_sequences["tab10"]
 
 
-def adaptation_figure(record: dict[str, Any], path: Path) -> None:
-    """Return by inner step or episode, of ``evaluation.json``'s content; bands are 95 % intervals over tasks."""
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def adaptation_figure(record: dict[str, Any], file: Path | IO[bytes]) -> None:
+    """Return by inner step or episode, of ``evaluation.json``'s content, and beside it success at the last step.
+
+    Where there are several kinds of task, a third panel has the greedy learner's success of each after adaptation.
+    Bands are the table's 95 % intervals over tasks. Records from before success was kept by step have one panel.
+    """
     protocol = record["protocol"]
-    by_gradient, num_steps = bool(protocol["step_size_scales"]), len(protocol["steps"])
-    first = 0 if by_gradient else 1  # episodes count from 1
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.subplots()
-    rows = {protocol["algorithm"]: record, **record["comparisons"]}
-    marker = "o" if num_steps <= 10 else ""
-    for color, (name, row) in zip(cycle(COLORS), rows.items(), strict=False):
-        mean = [e["value"] for e in row["mean"]]
-        steps = range(first, first + num_steps)
-        axes.plot(steps, mean, marker=marker, color=color, label=name)
-        if name.startswith(protocol["algorithm"]) or by_gradient:  # of ten rows, the bands would be one surface
-            low, high = [e["low"] for e in row["mean"]], [e["high"] for e in row["mean"]]
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        published = (record["published"] or {"returns": {}})["returns"].get(name) if by_gradient else None
-        if published is not None:
-            axes.plot(
-                steps[: len(published)],
-                published[: len(mean)],
-                "x--",
-                color=color,
-                alpha=0.7,
-                label=f"{name}, published",
-            )
-    if num_steps <= 10:
-        axes.set_xticks(range(first, first + num_steps))
-    axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
-    axes.set_ylabel("return")
-    axes.set_title(f"{protocol['task']} ({protocol['preset']}), {protocol['num_tasks']} held-out tasks", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    own, by_gradient = protocol["algorithm"], bool(protocol["step_size_scales"])
+    rows = {own: record, **record["comparisons"]}
+    success = {row: kinds["all"]["end"] for row, kinds in record.get("success", {}).items() if "end" in kinds["all"]}
+    headline = record.get("success", {}).get(f"{own}, greedy", {})
+    by_kind = {kind: row["end"][-1] for kind, row in headline.items() if kind != "all" and "end" in row}
+    num_panels = 1 + bool(success) + (len(by_kind) > 1)
+    figure = Figure(figsize=(6.2 * num_panels, max(4.8, 0.2 * len(by_kind))), layout="constrained")
+    panels = figure.subplots(1, num_panels, squeeze=False)[0]
+    colors = dict(zip(rows, cycle(COLORS), strict=False))
+    for axes, curves in zip(panels, ({name: row["mean"] for name, row in rows.items()}, success), strict=False):
+        for name, estimates in curves.items():
+            banded = name.startswith(own) or by_gradient  # of ten rows, the bands would be one surface
+            _curve(axes, estimates, protocol, color=colors[name], label=name, banded=banded)
+        axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
+        _finish(axes)
+    if by_gradient:
+        differs = " (ours differs)" if record.get("differences_from_published") else ""
+        for name, values in (record["published"] or {"returns": {}})["returns"].items():
+            if name in rows:
+                values, label = values[: len(protocol["steps"])], f"{name}, published{differs}"
+                panels[0].plot(range(len(values)), values, "x--", color=colors[name], alpha=0.7, label=label)
+    panels[0].set_ylabel("return")
+    if success:
+        panels[1].set_ylabel("success at the last step")
+        panels[1].set_ylim(-0.02, 1.02)
+    if len(by_kind) > 1:
+        _bars(panels[2], by_kind, color=colors[f"{own}, greedy"])
+        panels[2].set_xlabel(f"success at the last step of {own}, greedy, after adaptation", parse_math=False)
+    named = protocol.get("title") or f"{protocol['task']}: return on {protocol['num_tasks']} held-out tasks"
+    figure.suptitle(f"{named}\nbands: 95 % intervals over tasks", fontsize=10, parse_math=False)
+    _legend(figure, ncols=3)
+    figure.savefig(file, dpi=130, format="png")
+
+
+def _bars(axes: Axes, estimates: dict[str, dict[str, float]], *, color: Any) -> None:
+    """A bar for each kind of task with its interval, the first on top."""
+    values = [e["value"] for e in estimates.values()]
+    below = [max(0.0, e["value"] - e["low"]) for e in estimates.values()]
+    above = [max(0.0, e["high"] - e["value"]) for e in estimates.values()]
+    axes.barh(range(len(values)), values, xerr=[below, above], color=color, alpha=0.7)
+    axes.set_yticks(range(len(values)), list(estimates), fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
     _finish(axes)
-    figure.savefig(path, dpi=130)
 
 
-def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> None:
+def _curve(
+    axes: Axes, estimates: list[dict[str, float]], protocol: dict[str, Any], *, banded: bool, **style: Any
+) -> None:
+    """An estimate at each inner step or episode; episodes count from 1."""
+    first, few = 0 if protocol["step_size_scales"] else 1, len(estimates) <= 10
+    steps = range(first, first + len(estimates))
+    axes.plot(steps, [e["value"] for e in estimates], marker="o" if few else "", **style)
+    if banded:
+        low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
+        axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    if few:
+        axes.set_xticks(steps)
+
+
+def learning_curves(
+    runs: list[Path], path: Path, *, tags: Sequence[str], warn: Callable[[str], None] = _to_stderr
+) -> None:
     """Curves over environment steps, in a panel for each task and tag; a learner has one color in all of them.
 
-    Runs that differ in nothing but their seed are one line, their mean as far as all of them go, with a thin one for
-    each: a band would hide that some seeds solve a task and others do not. A run need not have all of the tags.
+    Runs that differ in nothing but their seed are one line, their mean at equal environment steps as far as all of them
+    go, in a band from the lowest to the highest seed and with a thin line for each seed: a band alone would hide that
+    some seeds solve a task and others do not. A run need not have all of the tags.
+
+    Args:
+        runs: run folders, or folders of run folders.
+        warn: told of each run that cannot be drawn, in a sentence; the others are.
 
     Raises:
-        ValueError: a folder that is no run, or whose progress.csv has none of the tags.
+        ValueError: there is nothing to draw.
     """
     if not runs:
         raise ValueError("runs is empty: give at least one run folder")
-    experiments = [load_experiment(run, device="cpu") for run in runs]
+    readable, problems = [], []
+    for run in expand(runs):
+        try:
+            readable.append((load_experiment(run, device="cpu"), read_scalars(run, tags)))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    if not readable:
+        rest = f" (and {len(problems) - 1} more runs with nothing to draw)" if problems[1:] else ""
+        raise ValueError(problems[0] + rest)
+    for problem in problems:
+        warn(f"left out: {problem}")
+    experiments = [experiment for experiment, _ in readable]
     panels: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    for task, name, run in zip(panel_names(experiments), curve_names(experiments), runs, strict=True):
-        for tag, curve in read_scalars(run, tags).items():
+    names = zip(panel_names(experiments), curve_names(experiments), readable, strict=True)
+    for task, name, (_, curves) in names:
+        for tag, curve in curves.items():
             panels[task, tag][name].append(curve)
     colors = dict(zip(dict.fromkeys(name for lines in panels.values() for name in lines), cycle(COLORS), strict=False))
     columns = min(len(panels), 2)
@@ -84,58 +136,52 @@ def learning_curves(runs: list[Path], path: Path, *, tags: Sequence[str]) -> Non
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, ((task, tag), lines) in zip(grid, panels.items(), strict=False):
         _draw(axes, lines, colors)
-        axes.set_title(task, fontsize=11)
-        axes.set_ylabel(tag)
+        axes.set_title(task, fontsize=11, parse_math=False)
+        axes.set_ylabel(tag, parse_math=False)
     for unused in grid[len(panels) :]:
         unused.remove()
-    labelled = {
-        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=columns + 1, fontsize=8)
+    _legend(figure, ncols=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
 def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> None:
     for name, curves in lines.items():
-        length = min(len(steps) for steps, _ in curves)
-        steps = np.mean([steps[:length] for steps, _ in curves], axis=0)
-        mean = np.mean([values[:length] for _, values in curves], axis=0)
-        label = f"{name}, {len(curves)} run{'s' if len(curves) > 1 else ''}"
-        axes.plot(steps, mean, color=colors[name], label=label)
-        for curve in curves if len(curves) > 1 else ():
-            axes.plot(*curve, color=colors[name], alpha=0.3, linewidth=0.8)
+        color = colors[name]
+        if len(curves) == 1:
+            _line(axes, *curves[0], color=color, label=f"{name}, 1 run")
+            continue
+        label = f"{name}, mean of {len(curves)} runs, band from lowest to highest"
+        spread = align(curves)
+        if spread is None:
+            axes.plot([], [], color=color, label=f"{name}, {len(curves)} runs that share no environment steps")
+        else:
+            _line(axes, spread.env_steps, spread.mean, color=color, label=label)
+            axes.fill_between(spread.env_steps, spread.low, spread.high, color=color, alpha=0.12, linewidth=0)
+        for curve in curves:
+            _line(axes, *curve, color=color, alpha=0.3, linewidth=0.8)
     axes.set_xlabel("environment steps, adaptation included")
     _finish(axes)
 
 
-def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
-    """Those of ``tags`` that a run recorded: environment steps and values of the iterations that have one."""
-    path = run / "progress.csv"
-    if not path.exists():
-        raise ValueError(f"{run} has nothing to plot yet: it has no progress.csv")
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    recorded = sorted({tag for row in rows for tag, value in row.items() if value})
-    if not any(tag in recorded for tag in tags):
-        raise ValueError(f"tag is {', '.join(tags)}: {path} has {', '.join(recorded) or 'nothing yet'}")
-    found = {}
-    for tag in [tag for tag in tags if tag in recorded]:
-        steps, values = np.array([(float(row["env_steps"]), float(row[tag])) for row in rows if row[tag]]).T
-        found[tag] = steps, values
-    return found
+def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """A line, or a marker where there is but one point: a line of one point cannot be seen."""
+    axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **style)
+
+
+def _legend(figure: Figure, *, ncols: int) -> None:
+    """One legend below all panels; names are text, in which a dollar sign begins no formula."""
+    labelled = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    legend = figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=ncols, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def panel_names(experiments: list[Experiment]) -> list[str]:
-    """The task of each, with the preset that defines it, else with what tells it from the others of its name."""
-    names = []
-    definitions = [(experiment.task, leaves(to_json(experiment.task))) for experiment in experiments]
-    for task, own in definitions:
-        others = [fields for other, fields in definitions if other.name == task.name]
-        differing = [f"{field} {value}" for field, value in own.items() if any(o[field] != value for o in others)]
-        detail = presets_of(task)[:1] or differing
-        names.append(f"{task.name} ({', '.join(detail)})" if detail else task.name)
-    return names
+    """The task of each, with what defines it."""
+    return [task_title(experiment.task) for experiment in experiments]
 
 
 def curve_names(experiments: list[Experiment]) -> list[str]:

@@ -1,8 +1,28 @@
 """Published results, to print beside ours; never compared without their protocol."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from metarl.envs.registry import TaskDistribution, presets_of
+from metarl.runs.config import leaves, to_json
+from metarl.types import MetaLearner
+
+FINN_LEARNER = {
+    "policy.hidden_sizes": [100, 100],
+    "policy.activation": "relu",
+    "policy.context_size": 0,
+    "adapt_steps": 1,
+    "estimator": "maml",
+    "learn_inner_lr": False,
+}
+DUAN_LEARNER = {"policy.memory": "gru", "policy.memory_size": 256}
+
+
+def differences(theirs: Mapping[str, Any], learner: MetaLearner) -> list[str]:
+    """The fields in which a learner is another than the published one, such as ``policy.activation tanh``."""
+    ours = leaves(to_json(learner))
+    other = {name: ours[name] for name, value in theirs.items() if name in ours and ours[name] != value}
+    return [f"{name} {value} (theirs {theirs[name]})" for name, value in other.items()]
 
 
 class Published(NamedTuple):
@@ -14,6 +34,23 @@ class Published(NamedTuple):
     returns: dict[str, tuple[float, ...]]
     later: float = 0.5
     """Size of the inner steps after the first, in terms of the first."""
+    num_tasks: int = 40
+    learner: Mapping[str, Any] = FINN_LEARNER
+    """Fields of the learner that earned this, by their path."""
+
+    def beside(self, learner: MetaLearner, num_tasks: int) -> tuple["Published", list[str]]:
+        """What stands beside a learner tested on so many tasks, and in what that one differs.
+
+        An untrained policy is nothing but its network: where that is another, its returns are left out.
+        """
+        differing = differences(self.learner, learner)
+        if any(name.startswith("policy.") for name in differing):
+            kept = {row: values for row, values in self.returns.items() if row != "untrained"}
+        else:
+            kept = self.returns
+        if num_tasks != self.num_tasks:
+            differing.append(f"{num_tasks} tasks (theirs {self.num_tasks})")
+        return self._replace(returns=kept), differing
 
 
 # Its rows of pretrained and untrained policies were taken with inner steps of their own, chosen by hand: 0.2 and 1.0
@@ -21,7 +58,8 @@ class Published(NamedTuple):
 # velocity); maml_examples/test_maml_*.py.
 FINN_2017 = (
     "Finn et al. 2017, icml/*.pkl of cbfinn/maml_rl: mean over 40 tasks, at least 4000 steps of each at "
-    "each adaptation step, sampled actions, step size halved after the first"
+    "each adaptation step, sampled actions, step size halved after the first; its pretrained and untrained policies "
+    "took inner steps of other sizes, chosen by hand"
 )
 
 PUBLISHED: dict[tuple[str, str], Published] = {
@@ -84,6 +122,8 @@ class PublishedTrial(NamedTuple):
 
     source: str
     returns: dict[str, float]
+    learner: Mapping[str, Any] = DUAN_LEARNER
+    """Fields of the learner that earned this, by their path."""
 
 
 DUAN_2016 = "Duan et al. 2016 (RL²), tables 1 and 2, as transcribed in lucaslingle/pytorch_rl2"
@@ -145,14 +185,16 @@ class PublishedSuccess(NamedTuple):
         """Goals of one kind that are played side by side."""
         return max(1, self.meta_batch // num_kinds)
 
-    def caption(self, method: str) -> str:
-        """What was reported for a method, and how it was counted."""
+    def caption(self, method: str, adaptation_episodes: int) -> str:
+        """What was reported for a method, how it was counted, and in what our count differs."""
         found = [f"{source} {rates[method]}" for source, rates in self.rates.items() if method in rates]
         reported = "; ".join(found) or "nothing published for it"
+        ours = "" if adaptation_episodes == 10 else f"; here after {adaptation_episodes}"
         return (
-            f"published: {reported}. Those count as the last column does, biased upwards: an episode ends at its "
-            "success, and of each environment's parallel goals the first 3 episodes to finish count. "
-            "All other columns count every episode."
+            f"published, by other networks and after other budgets: {reported}. Those count as the last column does, "
+            "biased upwards: greedy, after 10 adaptation episodes"
+            f"{ours}; an episode ends at its success, and of each environment's parallel goals the first 3 episodes to "
+            "finish count. All other columns count every episode."
         )
 
 
@@ -161,11 +203,19 @@ YU_2021, PLUS = "Meta-World 2021 (average maximum success over training)", "Meta
 SUCCESS: dict[str, PublishedSuccess] = {
     "ml1": PublishedSuccess({}, meta_batch=10),
     "ml10": PublishedSuccess(
-        {YU_2021: {"MAML": "31.6 %", "RL2": "35.8 %"}, PLUS: {"MAML": "~35 %", "RL2": "~35 %"}}, meta_batch=20
+        {
+            YU_2021: {"MAML": "31.6 % (400M env steps)", "RL2": "35.8 % (500M)"},
+            PLUS: {"MAML": "~35 % (20M)", "RL2": "~35 % (20M)"},
+        },
+        meta_batch=20,
     ),
     "ml25": PublishedSuccess({}, meta_batch=25),
     "ml45": PublishedSuccess(
-        {YU_2021: {"MAML": "39.9 %", "RL2": "33.3 %"}, PLUS: {"MAML": "~25 %", "RL2": "~25 %"}}, meta_batch=45
+        {
+            YU_2021: {"MAML": "39.9 % (1800M env steps)", "RL2": "33.3 %"},
+            PLUS: {"MAML": "~25 % (90M)", "RL2": "~25 % (90M)"},
+        },
+        meta_batch=45,
     ),
 }
 """By benchmark, for rewards of version 2."""

@@ -1,10 +1,11 @@
-"""Success rates of a benchmark by kind of task: every episode counted, and Meta-World's count beside it."""
+"""Success on held-out tasks, by kind of task: every episode counted, and Meta-World's count beside it."""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from rich.table import Table
+from rich.text import Text
 
 from metarl.evaluate import MetaTest
 from metarl.reports.published import PublishedSuccess
@@ -39,64 +40,106 @@ def first_finished(
 def success_record(
     results: dict[str, MetaTest], labels: list[str], *, horizon: int, published: PublishedSuccess | None
 ) -> dict[str, Any]:
-    """By policy and kind of task: success before and after adaptation, its interquartile mean, and both counts.
+    """By policy and kind of task, each measure as the policy adapts: a value for each inner step or episode.
 
-    The interval of a kind is over its goals; that of ``all`` is over all tasks. Means over kinds weigh kinds equally.
+    ``end``: success at the last step, with its interval over the tasks of the kind; ``last_50``: share of the last 50
+    steps with success; ``any``: success at any step; ``steps_to_success``: until the first one, mean of the episodes
+    that have one, None without; ``return``. ``iqm_end`` and Meta-World's count ``first_finished`` are of the last.
+    Under ``all`` kinds weigh equally.
     """
     return {row: _record(result, labels, horizon, published) for row, result in results.items()}
 
 
 def _record(result: MetaTest, labels: list[str], horizon: int, published: PublishedSuccess | None) -> dict[str, Any]:
-    solved_after = result.solved_after.cpu().numpy()
-    rates = (solved_after > 0).mean(axis=2)  # [task, step]
+    after = result.solved_after.cpu().numpy()
+    measures = {  # [task, step]
+        "end": result.solved_at_end.double().mean(2).cpu().numpy(),
+        "last_50": result.solved_share.double().mean(2).cpu().numpy(),
+        "any": (after > 0).mean(axis=2),
+        "return": result.returns.double().mean(2).cpu().numpy(),
+    }
     kinds = list(dict.fromkeys(labels))
-    record = {}
+    record: dict[str, Any] = {}
     for kind in kinds:
         goals = np.array([label == kind for label in labels])
+        end = measures["end"][goals]
         record[kind] = {
             "goals": int(goals.sum()),
-            "before": float(rates[goals, 0].mean()),
-            "after": estimate(rates[goals, -1], iqm=False)._asdict(),
-            "iqm_after": estimate(rates[goals, -1], iqm=True)._asdict(),
-            "return_before": float(result.returns[goals, 0].double().mean()),
-            "return_after": float(result.returns[goals, -1].double().mean()),
+            "end": [estimate(end[:, step], iqm=False)._asdict() for step in range(end.shape[1])],
+            "iqm_end": estimate(end[:, -1], iqm=True)._asdict(),
+            **{name: measures[name][goals].mean(0).tolist() for name in ("last_50", "any", "return")},
+            "steps_to_success": steps_to_success(after[goals]),
         }
         if published is not None:
             parallel = published.parallel(len(kinds))
-            record[kind]["first_finished"] = first_finished(solved_after[goals, -1], horizon=horizon, parallel=parallel)
+            record[kind]["first_finished"] = first_finished(after[goals, -1], horizon=horizon, parallel=parallel)
+    end = measures["end"]
     everything = {
         "goals": len(labels),
-        "before": float(np.mean([kind["before"] for kind in record.values()])),
-        "after": stratified_estimate(rates[:, -1], labels)._asdict(),
-        "iqm_after": estimate(rates[:, -1], iqm=True)._asdict(),
-        "return_before": float(np.mean([kind["return_before"] for kind in record.values()])),
-        "return_after": float(np.mean([kind["return_after"] for kind in record.values()])),
+        "end": [stratified_estimate(end[:, step], labels)._asdict() for step in range(end.shape[1])],
+        "iqm_end": estimate(end[:, -1], iqm=True)._asdict(),
+        **{
+            name: np.mean([kind[name] for kind in record.values()], axis=0).tolist()
+            for name in ("last_50", "any", "return")
+        },
+        "steps_to_success": steps_to_success(after),
     }
     if published is not None:
         everything["first_finished"] = float(np.mean([kind["first_finished"] for kind in record.values()]))
     return record | {"all": everything}
 
 
-def success_tables(record: dict[str, Any], published: PublishedSuccess | None, last: str) -> list[Table]:
-    """A table a policy; ``last`` says when "after" is."""
-    tables: list[Table] = []
+def steps_to_success(solved_after: Int[np.ndarray, "task step episode"]) -> list[float | None]:
+    """Mean steps until the first success at each step of adaptation, of the episodes that have one."""
+    by_step = [column[column > 0] for column in solved_after.transpose(1, 0, 2)]
+    return [float(found.mean()) if found.size else None for found in by_step]
+
+
+CAPTION = (
+    "at the end: success at the last step of an episode, the headline, with its 95 % interval (resampled tasks); "
+    "before: the same before any adaptation; last 50: share of an episode's last 50 steps with success; any: success "
+    "at any step, which noise can earn; steps: until the first success, in episodes that have one. Greedy policies "
+    "adapt to sampled episodes and are tested with their most likely actions."
+)
+COLUMNS = ("at the end", "95 %", "before", "last 50", "any", "steps", "return before", "return")
+
+
+def success_tables(record: dict[str, Any], *, own: str, when: str, note: str = "") -> list[Table]:
+    """A line a policy over all tasks; then, where there are several kinds of task, a table of them for each of ours.
+
+    Args:
+        own: the learner's name, which the names of its rows begin with.
+        when: says when "at the end" is, in terms of adaptation.
+        note: about what was published, for the caption.
+    """
+    tables = [
+        _table(
+            f"success after adaptation ({when})",
+            "policy",
+            {row: kinds["all"] for row, kinds in record.items()},
+            bold=f"{own}, greedy",
+        )
+    ]
+    tables[0].caption = Text(" ".join(filter(None, [CAPTION, note])))
     for policy, kinds in record.items():
-        found = Table(title=f"success of {policy}, on held-out tasks")
-        for column in ("environment", "goals", "before", f"after ({last})", "95 %", "IQM", "return before", "after"):
-            found.add_column(column, justify="left" if column == "environment" else "right")
-        if published is not None:
-            found.add_column("first 3 to finish", justify="right")
-        for kind, row in kinds.items():
-            after = row["after"]
-            cells = [f"{row['before']:.0%}", f"{after['value']:.1%}", f"{after['low']:.0%} .. {after['high']:.0%}"]
-            cells += [f"{row['iqm_after']['value']:.0%}", f"{row['return_before']:.0f}", f"{row['return_after']:.0f}"]
-            cells += [f"{row['first_finished']:.0%}"] if published is not None else []
-            if kind == "all":
-                if len(kinds) == 2:  # it would say the same again
-                    continue
-                found.add_section()
-            found.add_row(kind, str(row["goals"]), *cells, style="bold" if kind == "all" else None)
-        if published is not None and not tables:
-            found.caption = published.caption(policy)
-        tables.append(found)
+        if policy.startswith(own) and len(kinds) > 2:
+            tables.append(_table(f"success of {policy} by environment ({when})", "environment", kinds))
     return tables
+
+
+def _table(title: str, first: str, rows: dict[str, Any], *, bold: str = "all") -> Table:
+    found = Table(title=Text(title))
+    counted = any("first_finished" in row for row in rows.values())
+    for column in (first, "tasks", *COLUMNS, *(["first 3 to finish"] if counted else [])):
+        found.add_column(column, justify="left" if column == first else "right")
+    for name, row in rows.items():
+        end, first_step = row["end"][-1], row["end"][0]
+        after = row["steps_to_success"][-1]
+        cells = [f"{end['value']:.1%}", f"{end['low']:.0%} .. {end['high']:.0%}", f"{first_step['value']:.0%}"]
+        cells += [f"{row['last_50'][-1]:.0%}", f"{row['any'][-1]:.0%}", "-" if after is None else f"{after:.0f}"]
+        cells += [f"{row['return'][0]:.0f}", f"{row['return'][-1]:.0f}"]
+        cells += [f"{row['first_finished']:.0%}"] if counted else []
+        if name == "all":
+            found.add_section()
+        found.add_row(Text(name), str(row["goals"]), *cells, style="bold" if name == bold else None)
+    return found

@@ -27,7 +27,7 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     Returns:
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
     """
-    console = Console(soft_wrap=True) if console is None else console
+    console = Console(soft_wrap=True, markup=False) if console is None else console
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     with run_lock(run), StopOnSignal() as stopping, contextlib.suppress(Stopped):
         _train_in(run, experiment, stopping, console)

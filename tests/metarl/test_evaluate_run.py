@@ -17,6 +17,7 @@ from metarl.algorithms.rl2 import RL2
 from metarl.envs.metaworld import ML10, MT1
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.navigation import Navigation
+from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.published import PUBLISHED, published_success
@@ -34,6 +35,7 @@ BANDITS = Experiment(
 )
 
 
+PAPERS = MAML(GaussianMLP((100, 100), "relu"))
 THREE_TASKS = Protocol(tasks=3)
 
 
@@ -62,7 +64,9 @@ def test_the_comparison_is_trained_on_as_many_steps_and_but_once(tmp_path: Path)
     own, rows = ((folder / "progress.csv").read_text().splitlines() for folder in (run, run / "pretrained"))
     assert len(rows) == 1 + 6
     assert [table[-1].split(",")[1] for table in (own, rows)] == [str(2 * 2 * 4 * 5 * 3)] * 2  # env steps
-    assert set(record["comparisons"]) == {"pretrained", "untrained"}
+    assert set(record["comparisons"]) == {
+        *("MAML, greedy", "pretrained", "pretrained, greedy", "untrained", "untrained, greedy")
+    }
     assert "pretrained" in shown
     again, _ = evaluated(run)
     assert (run / "pretrained" / "progress.csv").read_text().splitlines() == rows
@@ -81,18 +85,19 @@ def test_a_trial_is_shown_by_episode_beside_its_references(tmp_path: Path) -> No
 
 def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) -> None:
     published = PUBLISHED["navigation", "maml2017"]
-    experiment = replace(POINTS, task=Navigation.presets["maml2017"])
+    experiment = replace(POINTS, task=Navigation.presets["maml2017"], learner=PAPERS)
     steps = len(published.returns["MAML"])
     run = trained(experiment, tmp_path)
     record, shown = evaluated(run, protocol=replace(THREE_TASKS, steps=steps), pretrain_iterations=0)
     assert len(record["mean"]) == 1 + len(published.returns["MAML"])
     assert record["published"]["returns"] == {name: list(values) for name, values in published.returns.items()}
     assert "published: Finn et al. 2017" in shown
+    assert "Ours differs: 3 tasks (theirs 40)." in " ".join(shown.split())
     first = (run / "evaluation.json").read_text()
     for other in (Protocol(tasks=3, schedule="constant"), Protocol(tasks=3, episodes=1)):
         record, shown = evaluated(run, protocol=other, pretrain_iterations=0)
         assert record["published"] is None
-        assert "of another protocol, and left out: Finn et al. 2017" in shown
+        assert "of another protocol, and left out (" in shown
     assert sorted(path.name for path in run.glob("evaluation*.json")) == [
         "evaluation-2.json",
         "evaluation-3.json",
@@ -102,8 +107,8 @@ def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) ->
 
 
 def test_rates_of_the_second_reward_are_no_measure_of_the_first() -> None:
-    assert "31.6 %" in published_success(ML10()).caption("MAML")
-    assert "nothing published" in published_success(ML10(reward="v1")).caption("MAML")
+    assert "31.6 %" in published_success(ML10()).caption("MAML", 10)
+    assert "nothing published" in published_success(ML10(reward="v1")).caption("MAML", 10)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from metarl.algorithms.outer import PPO
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.metaworld import ML1
 from metarl.envs.small.navigation import Navigation
-from metarl.reports.figures import curve_names, learning_curves, panel_names, read_scalars
+from metarl.reports.curves import read_scalars
+from metarl.reports.figures import curve_names, learning_curves, panel_names
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 
@@ -68,11 +69,12 @@ def test_what_tells_lines_apart_is_the_learner_then_the_preset_then_the_fields()
 def test_a_panel_is_a_task_named_with_its_definition_where_that_is_one() -> None:
     other = replace(BASE, task=Navigation.presets["corner"], preset="promp")
     ml1 = replace(BASE, task=ML1(), preset="tuned")
-    assert panel_names([other, other, ml1]) == ["navigation (corner)", "navigation (corner)", "ml1 (v2)"]
+    assert panel_names([other, other, ml1]) == ["navigation (corner)", "navigation (corner)", "ml1 (v2, reach-v3)"]
     assert panel_names([BASE, other]) == ["navigation (maml2017)", "navigation (corner)"]
     own = replace(BASE, task=Navigation(horizon=7))
     assert panel_names([BASE, own]) == ["navigation (maml2017)", "navigation (horizon 7)"]
-    assert panel_names([replace(BASE, task=Navigation(horizon=7))]) == ["navigation"]
+    push, other_goals = replace(BASE, task=ML1(env="push-v3")), replace(BASE, task=ML1(env="push-v3", goal_seed=3))
+    assert panel_names([push, other_goals]) == ["ml1 (v2, push-v3)", "ml1 (push-v3, goal_seed 3)"]
 
 
 def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, figures: list[Figure]) -> None:
@@ -88,7 +90,10 @@ def test_a_line_is_the_mean_of_its_seeds_beside_thin_ones(tmp_path: Path, figure
     assert {line.get_color() for line in (mean, first, second)} == {mean.get_color()}
     assert [line.get_ydata().tolist() for line in others] == [[float(n)] for n in range(1, 12)]
     texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert texts[:2] == ["MAML TRPO, num_tasks 40, 2 runs", "MAML TRPO, num_tasks 1, 1 run"]
+    assert texts[:2] == [
+        "MAML TRPO, num_tasks 40, mean of 2 runs, band from lowest to highest",
+        "MAML TRPO, num_tasks 1, 1 run",
+    ]
 
 
 def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
@@ -99,7 +104,7 @@ def test_tasks_have_panels_side_by_side_in_which_a_learner_keeps_its_color(
     runs = [recorded(experiment, tmp_path, str(i), [float(i)]) for i, experiment in enumerate(experiments)]
     learning_curves(runs, tmp_path / "curves.png", tags=["meta_train/return_post"])
     left, right = figures[0].axes
-    assert [left.get_title(), right.get_title()] == ["navigation (maml2017)", "ml1 (v2)"]
+    assert [left.get_title(), right.get_title()] == ["navigation (maml2017)", "ml1 (v2, reach-v3)"]
     assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (left, right)] == [[[0], [1]], [[2], [3]]]
     assert [line.get_color() for line in left.lines] == [line.get_color() for line in right.lines][::-1]
     assert left.lines[0].get_color() != left.lines[1].get_color()
@@ -152,6 +157,6 @@ def test_each_tag_has_a_panel_of_the_runs_that_recorded_it(tmp_path: Path, figur
     panels = [(a.get_title(), a.get_ylabel(), a.lines[0].get_xydata().tolist()) for a in figures[0].axes]
     assert panels == [
         ("navigation (maml2017)", "meta_train/return_post", [[100, 1]]),
-        ("ml1 (v2)", "meta_train/success_post", [[20, 0.5]]),
-        ("ml1 (v2)", "meta_train/return_post", [[10, 1], [20, 2]]),
+        ("ml1 (v2, reach-v3)", "meta_train/success_post", [[20, 0.5]]),
+        ("ml1 (v2, reach-v3)", "meta_train/return_post", [[10, 1], [20, 2]]),
     ]

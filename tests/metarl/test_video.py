@@ -362,3 +362,18 @@ def test_a_trial_has_a_last_episode_besides_the_first(tmp_path: Path) -> None:
 def test_a_task_of_another_shape_is_refused(experiment: Experiment) -> None:
     with pytest.raises(ValueError, match="only MuJoCo tasks, bandits, tabular MDPs and points on a plane"):
         scenes.find_scene(experiment, torch.tensor(1.0), num_steps=10)
+
+
+@pytest.mark.parametrize(
+    "folder", ["02:36-clips", "file:x", "a b", "ü$x$", "-dash", "100%d", "clips.zip", "~", "[/b]", 'it\'s "it"']
+)
+def test_fault_30_a_folder_may_have_any_name(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, as typed: ffmpeg has protocols before a colon, options, patterns; imageio has homes and archives."""
+    run = make_run(NAVIGATION, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(video, "GIF_SIZES", ((5.0, 320),))
+    paths = video.render_run(run, out=Path(folder), seconds=0.1)
+    assert paths == [Path(folder) / f"navigation-task0.{kind}" for kind in ("mp4", "gif")]
+    assert paths[0].read_bytes()[4:8] == b"ftyp"
+    assert paths[1].read_bytes().startswith(b"GIF8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["tiny", folder])

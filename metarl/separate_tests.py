@@ -1,0 +1,94 @@
+"""Test episodes that adaptation sees nothing of: another number of them, or greedy ones after sampled experience."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.envs.api import TaskEnv
+from metarl.rollout import Act, rollout
+from metarl.types import Actor, Agent, MetaLearner, Previous, TrajectoryBatch
+
+Stage = tuple[Actor, Previous | None]
+"""What acts after some adaptation and, in the middle of a trial, the step before."""
+
+
+def separate_tests(
+    agent: Agent, stages: Iterator[Stage], env: TaskEnv, generator: torch.Generator, *, greedy: bool
+) -> Iterator[TrajectoryBatch]:
+    """An episode of every world of ``env`` at each stage."""
+    act = greedily(agent.act) if greedy else agent.act
+    for actor, before in stages:
+        yield rollout(env, act if before is None else _continuing(act, before), actor, 1, generator)[0]
+
+
+def inner_steps(
+    learner: MetaLearner,
+    state: Any,
+    env: TaskEnv,
+    task: Float[Tensor, "task ..."],
+    scales: Sequence[float],
+    generator: torch.Generator,
+    *,
+    min_steps: int = 0,
+) -> Iterator[Stage]:
+    """What acts before any inner step and after each, taken on sampled episodes, one in every world of ``env``."""
+    env.set_tasks(task)
+    actor = learner.actor(state, env.num_tasks)
+    yield actor, None
+    for scale in scales:
+        batch, actor = rollout(env, learner.act, actor, 1, generator, min_steps=min_steps)
+        actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scale)
+        yield actor, None
+
+
+def trial_episodes(
+    agent: Agent, state: Any, env: TaskEnv, task: Float[Tensor, "task ..."], episodes: int, generator: torch.Generator
+) -> Iterator[Stage]:
+    """What an agent remembers as each of ``episodes`` begins, all before it sampled; the last one is not played.
+
+    For tasks whose episodes last to the horizon, so that all worlds begin theirs in the same step. Acting leaves the
+    memory that it is given as it was, so each stage is a copy.
+    """
+    env.set_tasks(task)
+    begun: list[Actor] = []
+    clock, horizon = 0, env.spec.horizon
+
+    def act(actor: Actor, obs: Tensor, previous: Previous, generator: torch.Generator) -> tuple[Tensor, Any, Actor]:
+        nonlocal clock
+        if clock % horizon == 0:
+            begun.append(actor)
+        clock += 1
+        return agent.act(actor, obs, previous, generator)
+
+    actor = agent.actor(state, env.num_tasks)
+    if episodes == 1:
+        yield actor, None
+        return
+    batch, actor = rollout(env, act, actor, episodes - 1, generator)
+    recorded = (batch.action, batch.reward, batch.terminated, batch.truncated)
+    before = [Previous(*(x[:, :, end - 1].clone() for x in recorded)) for end in range(horizon, clock + 1, horizon)]
+    del batch, recorded  # the tests need memory, too
+    yield from zip([*begun, actor], [None, *before], strict=True)
+
+
+def greedily(act: Act) -> Act:
+    """The same policy, always taking its most likely action (of a Gaussian: the mean)."""
+
+    def most_likely(*arguments: Any) -> tuple[Tensor, Any, Any]:
+        _, dist, actor = act(*arguments)
+        return dist.mode(), dist, actor
+
+    return most_likely
+
+
+def _continuing(act: Act, before: Previous) -> Act:
+    """The same policy in the middle of a trial: its first step comes after ``before``."""
+    waiting = [before]
+
+    def acting(actor: Actor, obs: Tensor, previous: Previous, generator: torch.Generator) -> tuple[Tensor, Any, Actor]:
+        return act(actor, obs, waiting.pop() if waiting else previous, generator)
+
+    return acting
