@@ -37,14 +37,16 @@ def content() -> dict[str, Any]:
 
 def load() -> dict[str, Any] | None:
     """What the file says; None where it is missing, or where the code is there to be asked, or newer."""
-    if not content() or "metarl.envs.registry" in sys.modules:
-        return None
+    return None if not content() or "metarl.envs.registry" in sys.modules or is_stale() else content()
+
+
+@functools.cache
+def is_stale() -> bool:
+    """Whether a source of this checkout is newer than the file."""
     written = FILE.stat().st_mtime + SLACK
     checkout = PACKAGE.parent.joinpath("pyproject.toml").is_file()
     folders = (PACKAGE, PACKAGE / "envs")  # a link, which rglob does not follow
-    if checkout and any(path.stat().st_mtime > written for folder in folders for path in folder.rglob("*.py")):
-        return None
-    return content()
+    return checkout and any(path.stat().st_mtime > written for folder in folders for path in folder.rglob("*.py"))
 
 
 def register_tasks() -> None:

@@ -273,7 +273,7 @@ def test_contents_reach_the_disk_before_the_name_and_the_name_before_the_end(
 FULL_DISK = """
 import resource, sys, torch
 from pathlib import Path
-from metarl import checkpoint
+from metarl.runs import checkpoint
 
 directory = Path(sys.argv[1])
 checkpoint.save_iteration(directory, 10, {"iteration": 10})
