@@ -1,4 +1,4 @@
-"""The light front of ``metarl``: answers without torch, one suggestion, and a catalogue that says what the code does."""
+"""The light front of ``metarl``: answers without torch, one suggestion, a catalogue that says what the code does."""
 
 import json
 import os

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from metarl import cli
-from metarl.cli import verbs
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2
+from metarl.cli import verbs
 from metarl.envs.metaworld import ML10, MT1
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.navigation import Navigation
