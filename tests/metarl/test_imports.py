@@ -1,6 +1,7 @@
 """Imports point one way, experiments -> metarl -> metarl.envs.api. Read from the syntax trees alone."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,12 @@ def test_the_packages_are_found() -> None:
         MODULES
     )
     assert PATHS["experiments"]
+
+
+def test_every_folder_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {module_name(path) for path in PATHS["metarl"] + PATHS["envs"] if path.name == "__init__.py"}
+    assert set(listed) == folders
 
 
 @pytest.mark.parametrize("path", PATHS["envs"], ids=module_name)

@@ -115,7 +115,8 @@ import sys
 import envs, gymnasium, metarl, metarl.envs
 env = gymnasium.make("metarl/Navigation-v0")
 env.reset(seed=0)
-print(envs.WHOSE, metarl.__file__, metarl.envs.__file__, sys.modules["metarl.envs.registry"].__file__)
+import metarl.cli.train, metarl.films.video
+print(envs.WHOSE, *(module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "metarl"))
 """
 
 
@@ -123,7 +124,8 @@ def test_envs_stays_whose_it_is(target: Path, elsewhere: Path) -> None:
     (elsewhere / "script.py").write_text(SCRIPT)
     whose, *files = python("script.py", cwd=elsewhere, path=target).split()
     assert whose == "theirs"
-    assert all(file.startswith(str(target)) for file in files)
+    assert len(files) > 50
+    assert [file for file in files if not file.startswith(str(target))] == []  # none from an editable install
 
 
 def test_what_is_installed_answers_without_torch(target: Path, elsewhere: Path) -> None:
