@@ -1,6 +1,6 @@
 """How much of an inner gradient step is signal: the cosine of two estimates of it, on a task of two directions.
 
-    python tests/inner_gradient_noise.py [--task ant_dir] [--preset maml2017] [--episodes 20]
+    python experiments/inner_gradient_noise.py [--task ant_dir] [--preset maml2017] [--episodes 20]
 
 Each of ``--num-tasks`` tasks, half of them +1 and half -1, gets one inner step of an untrained policy from episodes of
 its own; the table has the mean cosine between steps of the same task, for several horizons of credit, with the standard

@@ -1,6 +1,6 @@
 """RL² on half-cheetahs whose goal no observation shows: direction and velocity, trials of two episodes.
 
-    python experiments/rl2_half_cheetah.py [--jobs 2] [--seeds 3] [--only half_cheetah_vel] [--dry-run]
+python experiments/rl2_half_cheetah.py [--jobs 2] [--seeds 3] [--only half_cheetah_vel] [--dry-run]
 """
 
 from metarl.cli.study import main
@@ -20,8 +20,14 @@ STUDY = Study(
     rows=(
         Row("half_cheetah_vel", "half-cheetah velocity (promp)", make("half_cheetah_vel", "rl2", "promp")),
         Row("half_cheetah_dir", "half-cheetah direction (promp)", make("half_cheetah_dir", "rl2", "promp")),
-        Row("half_cheetah_vel_maml2017", "half-cheetah velocity (maml2017)", make("half_cheetah_vel", "rl2", "maml2017")),
-        Row("half_cheetah_dir_maml2017", "half-cheetah direction (maml2017)", make("half_cheetah_dir", "rl2", "maml2017")),
+        Row(
+            "half_cheetah_vel_maml2017", "half-cheetah velocity (maml2017)", make("half_cheetah_vel", "rl2", "maml2017")
+        ),
+        Row(
+            "half_cheetah_dir_maml2017",
+            "half-cheetah direction (maml2017)",
+            make("half_cheetah_dir", "rl2", "maml2017"),
+        ),
     ),
     tags=("meta_train/return_trial",),
     note="Ours: 1000 held-out tasks, one trial of two episodes each, final checkpoint. No publication reports these "

@@ -66,8 +66,10 @@ def main(study: Study, file: str, arguments: Sequence[str] | None = None) -> Non
     """
     terminal = sys.stdout.isatty()
     with errors_in_one_sentence():
-        about = f"{study.title}. Rows: {', '.join(row.name for row in study.rows)}. Runs what is missing, then writes the table."
-        options: Options = parse(Options, arguments, prog=f"python {file}", description=about)
+        names = ", ".join(row.name for row in study.rows)
+        about = f"{study.title}. Rows: {names}. Runs what is missing, evaluates it, and writes the table and the plot."
+        default, prog = Options(seeds=study.seeds), f"python {os.path.relpath(file)}"
+        options: Options = parse(Options, arguments, default=default, prog=prog, description=about)
         console = Console(highlight=False) if terminal else Console(highlight=False, width=WIDTH)
         sys.exit(run(study, options, Path(file).parent / "results", console))
 
@@ -76,7 +78,7 @@ def run(study: Study, options: Options, results: Path, console: Console) -> int:
     """Does what the options ask for; returns the exit code."""
     study = study.only(options.only)
     if options.smoke:
-        study, options = smoke(study), replace(options, seeds=1)
+        study, options = smoke(study), replace(options, seeds=1, jobs=max(options.jobs, os.cpu_count() or 1))
     folder = options.runs or Path("runs") / study.name
     runs = plan(study, folder, options.seeds)
     kept = results / study.name
@@ -86,7 +88,8 @@ def run(study: Study, options: Options, results: Path, console: Console) -> int:
     if options.collect:
         for one in runs:
             found = collect(one, kept)
-            console.print(f"{one.name}: {f'copied to {kept / one.name}' if found else standing(one).describe()}", markup=False)
+            said = f"copied to {kept / one.name}" if found else standing(one).describe()
+            console.print(f"{one.name}: {said}", markup=False)
         return 0
     code = 0
     if not options.table:
@@ -103,9 +106,7 @@ def run(study: Study, options: Options, results: Path, console: Console) -> int:
     return code
 
 
-def write(
-    study: Study, runs: list[tuple[StudyRun, Standing]], folder: Path, results: Path, console: Console
-) -> None:
+def write(study: Study, runs: list[tuple[StudyRun, Standing]], folder: Path, results: Path, console: Console) -> None:
     """The table on the screen, in Markdown and as CSV, and the learning curves."""
     found = lines(study, runs, results / f"{study.name}.csv")
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,10 @@ def announce(runs: Sequence[tuple[StudyRun, Standing]], options: Options, consol
         line = f"{run.name}: {state.describe()}"
         if left:
             if run.row.name not in rates:
-                rates[run.row.name] = measured_rate(run.experiment, options.threads), "measured now, one short iteration"
+                rates[run.row.name] = (
+                    measured_rate(run.experiment, options.threads),
+                    "measured now, one short iteration",
+                )
             rate, source = rates[run.row.name]
             line += f"; {millions(left)} env steps, about {clock(left / rate)} ({rate:,.0f} a second, {source})"
             total_steps, total_seconds = total_steps + left, total_seconds + left / rate
@@ -158,7 +162,7 @@ def smoke(study: Study) -> Study:
         replace(
             row,
             experiment=tiny(row.experiment),
-            reported=None,
+            reported=(),
             evaluate=("--tasks", "2", *NO_COMPARISON),
         )
         for row in study.rows

@@ -25,6 +25,12 @@ INTERVALS = (
 )
 
 
+RECORDED = (
+    "Recorded: by earlier versions of this library, whose scripts had other names; the commit is the one that the run "
+    "was noted with."
+)
+
+
 class Cell(NamedTuple):
     """A number, with its interval over seeds or else its lowest and highest seed."""
 
@@ -43,7 +49,7 @@ class Line(NamedTuple):
     row: str
     label: str
     kind: str
-    """ours, recorded or published."""
+    """ours, recorded, or published (and by what method)."""
     cells: tuple[Cell | None, ...]
     seeds: str
     env_steps: str
@@ -74,10 +80,11 @@ def lines(study: Study, runs: Sequence[tuple[StudyRun, Standing]], recorded: Pat
     for row in study.rows:
         found.append(_ours(study, row, [(run, state) for run, state in runs if run.row.name == row.name]))
         found += [line for line in earlier if line.row == row.name]
-        if row.reported is not None:
-            reported, cells = row.reported, tuple(None if x is None else Cell(x) for x in row.reported.values)
+        for reported in row.reported:
+            cells = tuple(None if x is None else Cell(x) for x in reported.values)
             note = f"{reported.source}: {reported.protocol}"
-            found.append(Line(row.name, row.label, "published", cells, "", reported.env_steps, "", note))
+            kind = f"published, {reported.method}" if reported.method else "published"
+            found.append(Line(row.name, row.label, kind, cells, "", reported.env_steps, "", note))
     return found + [line for line in earlier if line.row not in {row.name for row in study.rows}]
 
 
@@ -88,12 +95,16 @@ def _ours(study: Study, row: Row, runs: Sequence[tuple[StudyRun, Standing]]) -> 
         values = [column.read(state.evaluation or {}, state.progress) for state in done]
         known = [value for value in values if value is not None]
         cells.append(over_seeds(known) if known else None)
-    waiting = [f"seed {run.seed}: {state.describe()}" for run, state in runs if not state.done]
+    waiting = [f"seed {run.seed} {state.describe()}" for run, state in runs if not state.done]
+    if all(not state.done and not state.iterations for _, state in runs):
+        waiting = ["no run has begun"]
     steps = sum(state.env_steps for state in done) / len(done) if done else 0
-    commits = dict.fromkeys(state.commit[:7] + "+" * state.commit.endswith("+changes") for state in done if state.commit)
+    commits = dict.fromkeys(
+        state.commit[:7] + "+" * state.commit.endswith("+changes") for state in done if state.commit
+    )
     count = f"{len(done)} of {len(runs)}" if waiting else str(len(done))
     return Line(
-        row.name, row.label, "ours", tuple(cells), count, millions(steps), " ".join(commits), "; ".join(waiting)
+        row.name, row.label, "ours", tuple(cells), count, millions(steps), " ".join(commits), ", ".join(waiting)
     )
 
 
@@ -101,7 +112,7 @@ def read_recorded(path: Path, columns: Sequence[Column]) -> list[Line]:
     """Results of earlier runs: a row of the file for each number, those of one result with the same ``result``.
 
     Columns of the file: row, result, label, column, seeds, values (by seed, where known), mean, lowest, highest,
-    env_steps, commit, note.
+    env_steps, minutes (of a run), commit, command, note.
 
     Raises:
         ValueError: a number that belongs to none of the study's columns.
@@ -118,8 +129,13 @@ def read_recorded(path: Path, columns: Sequence[Column]) -> list[Line]:
         first, by_column = numbers[0], {number["column"]: _recorded_cell(number) for number in numbers}
         cells = tuple(by_column.get(name) for name in names)
         steps, commit = first["env_steps"], first["commit"]
-        found.append(Line(row, first["label"], "recorded", cells, first["seeds"], steps, commit, first["note"]))
+        found.append(Line(row, first["label"], "recorded", cells, first["seeds"], steps, commit, _recorded_note(first)))
     return found
+
+
+def _recorded_note(number: dict[str, str]) -> str:
+    minutes = f"{number['minutes']} minutes a run" if number["minutes"] else ""
+    return "; ".join(filter(None, [number["note"], minutes, number["command"]]))
 
 
 def _recorded_cell(number: dict[str, str]) -> Cell:
@@ -140,11 +156,12 @@ def text_of(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return ""
     mean, low, high = (
-        "" if x is None else f"{100 * x if column.percent else x:.{column.digits}f}" for x in (cell.mean, cell.low, cell.high)
+        "" if x is None else f"{100 * x if column.percent else x:.{column.digits}f}"
+        for x in (cell.mean, cell.low, cell.high)
     )
     unit = " %" if column.percent else ""
-    if cell.low is None:
-        return f"{mean}{unit}"
+    if cell.low is None or cell.low == cell.high:
+        return f"{mean}{unit}"  # one seed, or what does not depend on it
     return f"{mean}{unit} ({low} to {high})" if cell.of.startswith("range") else f"{mean}{unit} [{low}, {high}]"
 
 
@@ -159,12 +176,14 @@ def _cells(study: Study, line: Line) -> list[str]:
 
 def notes(study: Study, found: Sequence[Line]) -> list[str]:
     """What stands below the table: a sentence a note."""
-    told: dict[str, list[str]] = {}
+    told: dict[tuple[str, str], list[str]] = {}
     for line in found:
         if line.note:
-            told.setdefault(line.note, []).append(line.label)
+            told.setdefault((line.kind.partition(",")[0], line.note), []).append(line.label)
     own = [study.note] if study.note else []
-    return [*own, INTERVALS, *(f"{', '.join(dict.fromkeys(labels))}: {note}" for note, labels in told.items())]
+    recorded = [RECORDED] if any(line.kind == "recorded" for line in found) else []
+    about = (f"{'; '.join(dict.fromkeys(labels))} ({kind}): {note}" for (kind, note), labels in told.items())
+    return [*own, INTERVALS, *recorded, *about]
 
 
 def screen(study: Study, found: Sequence[Line]) -> Table:

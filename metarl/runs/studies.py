@@ -69,6 +69,8 @@ class Reported:
     """How the numbers were taken, as far as it differs from ours."""
     env_steps: str = ""
     """Environment steps of a run."""
+    method: str = ""
+    """Whose numbers these are, where it is not the row's own method."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Row:
     """What the table calls it."""
     experiment: Experiment
     """Its seed does not matter."""
-    reported: Reported | None = None
+    reported: tuple[Reported, ...] = ()
     evaluate: tuple[str, ...] = NO_COMPARISON
     """Options of ``metarl evaluate``."""
 
@@ -98,6 +100,8 @@ class Study:
     """Columns of ``progress.csv`` that the plot shows."""
     note: str = ""
     """How the numbers were taken; stands below the table."""
+    seeds: int = 3
+    """Runs of each row, where the command line does not say another number."""
 
     def __post_init__(self) -> None:
         """Refuses rows that could not be told apart or do not fit the columns."""
@@ -105,11 +109,12 @@ class Study:
         if len(set(names)) < len(names):
             raise ValueError(f"rows of {self.name} are {', '.join(names)}: give each a name of its own")
         for row in self.rows:
-            if row.reported is not None and len(row.reported.values) != len(self.columns):
-                raise ValueError(
-                    f"{row.name} of {self.name} reports {len(row.reported.values)} numbers: "
-                    f"give one for each of its {len(self.columns)} columns"
-                )
+            for reported in row.reported:
+                if len(reported.values) != len(self.columns):
+                    raise ValueError(
+                        f"{row.name} of {self.name} reports {len(reported.values)} numbers: "
+                        f"give one for each of its {len(self.columns)} columns"
+                    )
 
     def only(self, patterns: Sequence[str]) -> "Study":
         """The rows whose names match one of the patterns (``*`` is anything); all where there are no patterns.
