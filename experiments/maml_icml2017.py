@@ -12,7 +12,6 @@ from metarl.presets import make
 from metarl.reports.study_columns import BY_STEP
 from metarl.runs.studies import Reported, Row, Study
 
-
 EXPERIENCE = "at least 4,000 steps of experience of each, step size halved after the first"
 ANT_DIR_EXPERIENCE = "at least 8,000 steps of experience of each, step size a hundredth after the first"
 

@@ -16,7 +16,7 @@ def learner_name(cls: type) -> str:
     return "es_maml" if cls is ESMAML else cls.__name__.lower()
 
 
-def find_learner(name: str) -> type[MetaLearner]:
+def find_learner(name: str) -> type:  # of a MetaLearner, which as a protocol has no subclass test
     """The learner called ``name`` on the command line.
 
     Raises:

@@ -132,10 +132,10 @@ def announce(runs: Sequence[tuple[StudyRun, Standing]], options: Options, consol
     for run, state in runs:
         if (rate := recorded_rate(state.progress)) is not None and run.folder.exists():
             rates[run.row.name] = rate, f"recorded by {run.name}"
-    total_steps, total_seconds = 0, 0.0
+    total_steps, total_seconds = 0.0, 0.0
     for run, state in runs:
         whole = env_steps(run.row.experiment)
-        left = 0 if state.trained or state.done else round(whole * (1 - state.saved / state.total))
+        left = 0.0 if state.trained else whole * (1 - state.saved / state.total)
         line = f"{run.name}: {state.describe()}"
         if left:
             if run.row.name not in rates:

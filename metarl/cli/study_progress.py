@@ -22,7 +22,7 @@ class StudyProgress:
         self._work, self._console = work, console
         self._total = len(work.waiting)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._shown, self._known = 0.0, set[str]()
+        self._shown, self._known = time.monotonic() if self._live is None else 0.0, set[str]()
 
     def __enter__(self) -> "StudyProgress":
         if self._live is not None:

@@ -20,7 +20,8 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t distribution with 1, 2, 3 ... degrees of freedom."""
 
 INTERVALS = (
-    "Numbers are means over seeds with the 95 % interval of that mean in brackets (Student's t); one seed has none. "
+    "Numbers are means over seeds with the 95 % interval of that mean in brackets (Student's t); one seed has none, a "
+    "share's ends at 0 and 100 %. "
     "In parentheses stand the lowest and the highest seed, where no more is known."
 )
 
@@ -58,14 +59,15 @@ class Line(NamedTuple):
     """What is not finished, how the numbers were taken, and where they are from."""
 
 
-def over_seeds(values: Sequence[float]) -> Cell:
-    """Mean of one value a seed, with its 95 % interval by Student's t."""
+def over_seeds(values: Sequence[float], *, share: bool = False) -> Cell:
+    """Mean of one value a seed, with its 95 % interval by Student's t; that of a share ends at 0 and 1."""
     mean, count = sum(values) / len(values), len(values)
     if count == 1:
         return Cell(mean, values=tuple(values))
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
     half = T_975[min(count - 1, len(T_975)) - 1] * deviation / math.sqrt(count)
-    return Cell(mean, mean - half, mean + half, tuple(values), "95 % interval")
+    low, high = (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
+    return Cell(mean, low, high, tuple(values), "95 % interval")
 
 
 def lines(study: Study, runs: Sequence[tuple[StudyRun, Standing]], recorded: Path | None) -> list[Line]:
@@ -94,11 +96,11 @@ def _ours(study: Study, row: Row, runs: Sequence[tuple[StudyRun, Standing]]) -> 
     for column in study.columns:
         values = [column.read(state.evaluation or {}, state.progress) for state in done]
         known = [value for value in values if value is not None]
-        cells.append(over_seeds(known) if known else None)
-    waiting = [f"seed {run.seed} {state.describe()}" for run, state in runs if not state.done]
+        cells.append(over_seeds(known, share=column.percent) if known else None)
+    waiting = [f"seed {run.seed}: {state.describe()}" for run, state in runs if not state.done]
     if all(not state.done and not state.iterations for _, state in runs):
         waiting = ["no run has begun"]
-    steps = sum(state.env_steps for state in done) / len(done) if done else 0
+    steps = sum(state.env_steps for state in done) / max(1, len(done))
     commits = dict.fromkeys(
         state.commit[:7] + "+" * state.commit.endswith("+changes") for state in done if state.commit
     )
@@ -117,7 +119,7 @@ def read_recorded(path: Path, columns: Sequence[Column]) -> list[Line]:
     Raises:
         ValueError: a number that belongs to none of the study's columns.
     """
-    names = [column.name for column in columns]
+    names = {column.name: column for column in columns}
     results: dict[tuple[str, str], list[dict[str, str]]] = {}
     with open(path, newline="") as file:
         for number in csv.DictReader(file):
@@ -126,7 +128,8 @@ def read_recorded(path: Path, columns: Sequence[Column]) -> list[Line]:
             results.setdefault((number["row"], number["result"]), []).append(number)
     found = []
     for (row, _), numbers in results.items():
-        first, by_column = numbers[0], {number["column"]: _recorded_cell(number) for number in numbers}
+        first = numbers[0]
+        by_column = {name: _recorded_cell(number, names[name]) for number in numbers for name in [number["column"]]}
         cells = tuple(by_column.get(name) for name in names)
         steps, commit = first["env_steps"], first["commit"]
         found.append(Line(row, first["label"], "recorded", cells, first["seeds"], steps, commit, _recorded_note(first)))
@@ -138,9 +141,9 @@ def _recorded_note(number: dict[str, str]) -> str:
     return "; ".join(filter(None, [number["note"], minutes, number["command"]]))
 
 
-def _recorded_cell(number: dict[str, str]) -> Cell:
+def _recorded_cell(number: dict[str, str], column: Column) -> Cell:
     if number["values"]:
-        return over_seeds([float(value) for value in number["values"].split()])
+        return over_seeds([float(value) for value in number["values"].split()], share=column.percent)
     if not number["lowest"]:
         return Cell(float(number["mean"]))
     return Cell(float(number["mean"]), float(number["lowest"]), float(number["highest"]), of="range over seeds")
@@ -152,17 +155,21 @@ def millions(steps: float) -> str:
 
 
 def text_of(cell: Cell | None, column: Column) -> str:
-    """A cell as it is shown: ``369 [250, 456]``."""
+    """A cell as it is shown: ``369.0 [250.0, 456.0]``; a number that is not ours, with the digits that it has."""
     if cell is None:
         return ""
-    mean, low, high = (
-        "" if x is None else f"{100 * x if column.percent else x:.{column.digits}f}"
-        for x in (cell.mean, cell.low, cell.high)
-    )
+    mean, low, high = (_digits(x, column, exact=bool(cell.values)) for x in (cell.mean, cell.low, cell.high))
     unit = " %" if column.percent else ""
     if cell.low is None or cell.low == cell.high:
         return f"{mean}{unit}"  # one seed, or what does not depend on it
     return f"{mean}{unit} ({low} to {high})" if cell.of.startswith("range") else f"{mean}{unit} [{low}, {high}]"
+
+
+def _digits(x: float | None, column: Column, *, exact: bool) -> str:
+    if x is None:
+        return ""
+    text = f"{100 * x if column.percent else x:.{column.digits}f}"
+    return text if exact or "." not in text else text.rstrip("0").rstrip(".")
 
 
 def headings(study: Study) -> list[str]:
