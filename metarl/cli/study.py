@@ -150,8 +150,8 @@ def announce(runs: Sequence[tuple[StudyRun, Standing]], options: Options, consol
     num_runs = sum(not state.done for _, state in runs)
     console.print(
         f"{num_runs} of {len(runs)} runs to do: {millions(total_steps) or 'no'} env steps, about "
-        f"{clock(total_seconds / options.jobs)} with {options.jobs} at a time, {options.threads} threads each; tests "
-        "of the trained policies come on top",
+        f"{clock(total_seconds / options.jobs)} with {options.jobs} at a time, {options.threads} thread(s) each; "
+        "on a machine as busy as now; tests of the trained policies come on top",
         markup=False,
     )
 

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
+from metarl.algorithms.outer import TRPO
 from metarl.runs.experiment import Experiment
 from metarl.runs.process import prepare_process
 from metarl.runs.snapshot import initial_progress
+from metarl.runs.studies import steps_of_iteration
 from metarl.train import train
 from metarl.types import Metrics
 
-STEPS = 20_000  # environment steps of the short iteration, or a little more
+STEPS = 8_000  # environment steps of the short iteration, about
+SHORTEST = 10  # steps of its episodes
 RECENT = 20  # iterations
 
 
@@ -21,7 +24,7 @@ def recorded_rate(progress: Sequence[dict[str, str]]) -> float | None:
 
 
 def measured_rate(experiment: Experiment, num_threads: int) -> float:
-    """Environment steps a second of one iteration with fewer worlds, updates included."""
+    """Environment steps a second of one iteration in miniature, updates included."""
     prepare_process(num_threads)
     short = shortened(experiment)
     env = short.make_env(short.num_tasks, short.num_envs, stream="resets")
@@ -45,10 +48,22 @@ def measured_rate(experiment: Experiment, num_threads: int) -> float:
 
 
 def shortened(experiment: Experiment) -> Experiment:
-    """The experiment with fewer worlds of a task, or fewer tasks where each has one world."""
-    steps = experiment.num_tasks * experiment.episodes * experiment.task.horizon * (1 + experiment.learner.adapt_steps)
-    share = min(1.0, STEPS / steps)
-    if experiment.num_envs == 1:
-        return replace(experiment, num_tasks=max(10, round(share * experiment.num_tasks)), num_threads=0)
-    worlds = max(1, round(share * experiment.num_envs))
-    return replace(experiment, num_envs=worlds, episodes=worlds * experiment.episodes_per_env, num_threads=0)
+    """The experiment with shorter episodes, and fewer worlds where that is not enough; TRPO's curvature shrinks alike.
+
+    Worlds go last: a step of a few of them costs as much as one of many.
+    """
+    learner, task = experiment.learner, experiment.task
+    share = min(1.0, STEPS / steps_of_iteration(experiment))
+    horizon = min(task.horizon, max(SHORTEST, round(share * task.horizon)))
+    short = replace(experiment, task=replace(task, horizon=horizon), num_threads=0)
+    left = min(1.0, STEPS / steps_of_iteration(short))
+    if short.num_envs == 1:
+        short = replace(short, num_tasks=min(short.num_tasks, max(10, round(left * short.num_tasks))))
+    else:
+        worlds = max(1, round(left * short.num_envs))
+        short = replace(short, num_envs=worlds, episodes=worlds * short.episodes_per_env)
+    outer = getattr(learner, "outer", None)
+    if isinstance(outer, TRPO):
+        samples = max(100, round(share * outer.curvature_samples))
+        short = replace(short, learner=replace(learner, outer=replace(outer, curvature_samples=samples)))
+    return short

@@ -298,11 +298,15 @@ def _commit(folder: Path) -> str | None:
         return None
 
 
+def steps_of_iteration(experiment: Experiment) -> int:
+    """Environment steps of an iteration, fewer where episodes end early."""
+    batch = experiment.num_tasks * experiment.episodes * experiment.task.horizon
+    return (1 + experiment.learner.adapt_steps) * batch
+
+
 def env_steps(experiment: Experiment) -> int:
     """Environment steps of a whole run, fewer where episodes end early."""
-    batches = 1 + experiment.learner.adapt_steps
-    batch = experiment.num_tasks * experiment.episodes * experiment.task.horizon
-    return experiment.iterations * batches * batch
+    return experiment.iterations * steps_of_iteration(experiment)
 
 
 def collect(run: StudyRun, results: Path) -> bool:

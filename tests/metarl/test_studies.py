@@ -24,6 +24,7 @@ from metarl.reports.published import BANDIT_ROWS, BANDITS, MDP_ROWS, MDPS, PUBLI
 from metarl.reports.published import PLUS as METAWORLD_PLUS
 from metarl.reports.study_table import T_975, as_csv, lines, markdown, over_seeds, read_recorded, text_of
 from metarl.runs.folder import create_run
+from metarl.runs.pace import recorded_rate, shortened
 from metarl.runs.studies import (
     MARK,
     Column,
@@ -312,6 +313,15 @@ def test_a_dry_run_says_steps_and_time_and_leaves_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
+    short = shortened(make("ml10", "maml", "plus"))
+    assert (short.num_tasks, short.num_envs, short.task.horizon) == (20, 10, 20)
+    assert short.learner.outer.curvature_samples == 400
+    trials = shortened(make("bandit", "rl2", "n100_k5"))
+    assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
+    assert shortened(SMALL).learner.policy == SMALL.learner.policy
+
+
 def test_what_is_missing_runs_once_and_a_failure_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +404,12 @@ def test_a_smoke_test_goes_the_whole_path(tmp_path: Path) -> None:
     assert "| 2D navigation | ours | -" in table
     assert "published" not in table
     assert {"table.csv", "curves.png", "navigation-seed0"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_recorded_pace_is_the_median_of_recent_iterations() -> None:
+    tag = "time/env_steps_per_second"
+    assert recorded_rate([{tag: "1"}] * 30 + [{tag: f"{k}"} for k in range(20)]) == 9.5
+    assert recorded_rate([{"iteration": "0"}]) is None
 
 
 def test_durations_are_said_for_people() -> None:
