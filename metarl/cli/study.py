@@ -18,7 +18,8 @@ from metarl.reports.study_table import as_csv, lines, markdown, millions, screen
 from metarl.runs.experiment import Experiment
 from metarl.runs.pace import measured_rate, recorded_rate
 from metarl.runs.process import errors_in_one_sentence
-from metarl.runs.studies import NO_COMPARISON, Standing, Study, StudyRun, collect, env_steps, plan, standing
+from metarl.runs.studies import NO_COMPARISON, Study, env_steps
+from metarl.runs.study_folders import Standing, StudyRun, collect, plan, standing
 from metarl.runs.study_work import Work, work_off
 
 WIDTH = 200  # of a table that is written where no terminal is

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl.runs.pace import recorded_rate
-from metarl.runs.studies import Standing, env_steps, standing
+from metarl.runs.studies import env_steps
+from metarl.runs.study_folders import Standing, standing
 from metarl.runs.study_work import Child, Work
 
 EVERY = {True: 1.0, False: 60.0}  # seconds between two looks, by whether there is a terminal

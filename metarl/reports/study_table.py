@@ -14,7 +14,8 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from metarl.runs.studies import Column, Row, Standing, Study, StudyRun
+from metarl.runs.studies import Column, Row, Study
+from metarl.runs.study_folders import Standing, StudyRun
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t distribution with 1, 2, 3 ... degrees of freedom."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from metarl.runs.stopping import StopOnSignal, Stopped
-from metarl.runs.studies import StudyRun, begin, mark_evaluation, standing
+from metarl.runs.study_folders import StudyRun, begin, mark_evaluation, standing
 
 POLL = 0.2  # seconds between looks at the children
 PATIENCE = 120  # seconds that a child has to write its last checkpoint
