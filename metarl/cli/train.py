@@ -54,8 +54,6 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
     if recorded is None:
-            experiment.task.spec, torch.Generator()
-        )  # refuses what it cannot act in, before a folder
         run = create_run(options.experiment, options.runs, options.name)
     else:
         run = options.resume
