@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if known is not None:
         mistake = catalogue.mistake(verb, arguments[1:], known)
         if mistake is not None:
-            print(f"error: {mistake}", file=sys.stderr)
+            print(f"error: {' '.join(mistake.splitlines())}", file=sys.stderr)
             sys.exit(2)
         if arguments == ["list"]:
             print(catalogue.table(known))

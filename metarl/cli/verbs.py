@@ -160,5 +160,5 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
             return train([argument for here, argument in enumerate(rest) if here != position], task)
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
         prepare_process(num_threads=0)
-        chosen(Console(soft_wrap=True, markup=False) if not sys.stdout.isatty() else Console(markup=False))
+        chosen(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
     return 0
