@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Step, TaskEnv
 from metarl.envs.camera import Camera, VisibleTask
-from metarl.envs.fields import BadField
+from metarl.envs.fields import BadField, UnknownOption
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 
 LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
@@ -36,7 +36,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
     an episode of that task. Actions beyond [-1, 1] are clipped; a discrete one is an index. ``truncated`` is the time
     limit, the distribution's ``horizon``, or ``diverged``; an episode of a single step, a bandit's pull, terminates
     instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, as :class:`metarl.envs.api.Step`,
-    and ``success`` where the task defines it.
+    and ``success``, also as ``is_success``, where the task defines it. A copy or a pickle continues where it was taken.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as in gymnasium.Env
@@ -100,7 +100,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset()")
-        step = self._env.step(as_actions(self.tasks.spec, action, 1, 1))
+        step = self._env.step(as_actions(self.tasks.spec, action, self.action_space.shape, 1, 1))
         terminated, truncated = (bool(flag) for flag in endings(self.tasks.spec, step))
         self._over = terminated or truncated
         self._look()
@@ -121,6 +121,10 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
         if self._camera is not None:
             self._camera.close()
             self._camera = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: all but the camera, which is made anew where it is needed."""
+        return vars(self) | {"_camera": None}
 
     def _info(self) -> dict[str, Any]:
         return {"task": self._task[0].numpy().copy()}
@@ -143,7 +147,7 @@ def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mappi
     known = [field.name for field in fields(found)]
     for name in changes:
         if name not in known:
-            raise BadField(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
+            raise UnknownOption(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
     return replace(found, **changes)
 
 
@@ -172,7 +176,7 @@ def asked_task(options: dict[str, Any] | None) -> Numbers | None:
     """The task that the options of a reset ask for."""
     rest = set(options or ()) - {"task"}
     if rest:
-        raise BadField(f"options has {', '.join(sorted(rest))}: reset knows the option task alone")
+        raise UnknownOption(f"options has {', '.join(sorted(rest))}: reset knows the option task alone")
     return (options or {}).get("task")
 
 
@@ -199,12 +203,27 @@ def parameters(tasks: TaskDistribution, task: Numbers, num_tasks: int) -> Tensor
     return given.clone()
 
 
-def as_actions(spec: EnvSpec, action: Any, num_tasks: int, num_envs: int) -> Tensor:
-    """Actions of Gymnasium [world, act], or [world] indices, as the batched environment takes them [task, env, act]."""
-    given = torch.from_numpy(np.array(action))
+def as_actions(spec: EnvSpec, action: Any, shape: tuple[int, ...] | None, num_tasks: int, num_envs: int) -> Tensor:
+    """Actions of Gymnasium, of the ``shape`` of their space, as the batched environment takes them [task, env, act].
+
+    Raises:
+        BadField: another shape, an index that is none, or what is no number; Gymnasium's own raise a ValueError, too.
+    """
+    try:
+        given = np.asarray(action).copy()
+    except ValueError as error:  # rows of several lengths
+        raise BadField(f"action is {action!r}: use an array of shape {shape}") from error
+    if given.shape != shape:
+        raise BadField(f"action has shape {given.shape}: use {shape}")
     if spec.discrete:
-        given = torch.nn.functional.one_hot(given.long(), spec.action_dim)
-    return given.float().reshape(num_tasks, num_envs, spec.action_dim)
+        if given.dtype.kind not in "iub" or not ((given >= 0) & (given < spec.action_dim)).all():
+            raise BadField(f"action is {given.tolist()}: use whole numbers from 0 to {spec.action_dim - 1}")
+        chosen = torch.nn.functional.one_hot(torch.from_numpy(given.astype(np.int64)), spec.action_dim)
+    elif given.dtype.kind not in "iufb" or np.isnan(given).any():
+        raise BadField(f"action is {given.tolist()}: use numbers")
+    else:
+        chosen = torch.from_numpy(given)
+    return chosen.float().reshape(num_tasks, num_envs, spec.action_dim)
 
 
 def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:
@@ -216,7 +235,8 @@ def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:
 
 def findings(spec: EnvSpec, step: Step) -> dict[str, Tensor]:
     """What ``info`` says of a step, world by world."""
-    return {"diverged": step.diverged} | ({"success": step.success} if spec.has_success else {})
+    success = {"success": step.success, "is_success": step.success}  # as Gymnasium's robots and its readers call it
+    return {"diverged": step.diverged} | (success if spec.has_success else {})
 
 
 def register_tasks() -> None:

@@ -17,8 +17,8 @@ from rich.console import Console
 from metarl import catalogue
 from metarl.cli.parse import parse, value_of
 from metarl.cli.train import train
+from metarl.envs.camera import find_backend
 from metarl.envs.registry import find_preset
-from metarl.films.bodies import find_backend
 from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves

@@ -1,4 +1,4 @@
-"""Imports point one way, experiments -> metarl -> metarl.envs.api. Read from the syntax trees alone."""
+"""Imports point one way: experiments -> metarl -> the contract of metarl.envs. Read from the syntax trees alone."""
 
 import ast
 import tomllib

@@ -17,11 +17,11 @@ from gymnasium.utils.env_checker import check_env
 from metarl import cli
 from metarl.envs import api
 from metarl.envs.api import EnvSpec
+from metarl.envs.camera import find_backend
 from metarl.envs.fields import BadField
 from metarl.envs.gymnasium_env import register_tasks
 from metarl.envs.mujoco_task import MujocoTask
 from metarl.envs.registry import TASKS, TaskDistribution
-from metarl.films.bodies import find_backend
 from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
 
