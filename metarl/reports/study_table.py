@@ -72,7 +72,7 @@ def over_seeds(values: Sequence[float], *, share: bool = False) -> Cell:
 
 
 def lines(study: Study, runs: Sequence[tuple[StudyRun, Standing]], recorded: Path | None) -> list[Line]:
-    """Every line, those of a row together.
+    """The lines of the study's rows, those of a row together: ours, recorded, published.
 
     Args:
         runs: how far each run is.
@@ -88,7 +88,7 @@ def lines(study: Study, runs: Sequence[tuple[StudyRun, Standing]], recorded: Pat
             note = f"{reported.source}: {reported.protocol}"
             kind = f"published, {reported.method}" if reported.method else "published"
             found.append(Line(row.name, row.label, kind, cells, "", reported.env_steps, "", note))
-    return found + [line for line in earlier if line.row not in {row.name for row in study.rows}]
+    return found
 
 
 def _ours(study: Study, row: Row, runs: Sequence[tuple[StudyRun, Standing]]) -> Line:

@@ -184,14 +184,18 @@ def test_a_table_has_ours_what_was_recorded_and_what_was_published(tmp_path: Pat
     (tmp_path / "first-seed2" / "progress.csv").write_text("iteration,env_steps\n0,100\n")
     recorded = tmp_path / "recorded.csv"
     head = "row,result,label,column,seeds,values,mean,lowest,highest,env_steps,minutes,commit,command,note\n"
-    recorded.write_text(head + "first,old,the first,before,3,,-2,-2.5,-1.5,7M,10,1234567,python x.py,\n")
+    old, left_out = (
+        "first,old,the first,before,3,,-2,-2.5,-1.5,7M,10,1234567,python x.py,\n",
+        "second,old,,gain,1,,7,,,,,,,\n",
+    )
+    recorded.write_text(head + old + left_out)
     found = lines(study, [(one, standing(one)) for one in plan(study, tmp_path, 3)], recorded)
 
-    ours, old, published = found
+    ours, earlier, published = found
     assert ours.cells == (over_seeds([-1.0, -3.0]), over_seeds([0.5, 0.5]))  # gains 0 and 1, of both iterations
     assert (ours.seeds, ours.env_steps, ours.commit) == ("2 of 3", "200", "abcdef0")
     assert ours.note == "seed 2: 1 of 2 iterations"
-    assert old.note == "10 minutes a run; python x.py"
+    assert earlier.note == "10 minutes a run; python x.py"
     text = markdown(study, found)
     assert "| the first | ours | -2.0 [-14.7, 10.7] | 0.5 | 2 of 3 | 200 | abcdef0 |" in text
     assert "| the first | recorded | -2 (-2.5 to -1.5) |  | 3 | 7M | 1234567 |" in text
