@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ def train(
         begin: called before an iteration changes anything; ``progress`` and ``env`` may be saved there.
         log: called after each iteration with its metrics.
     """
+    learner = scheduled(learner, iterations)
     while progress.iteration < iterations:  # 2
         begin()
         clock = Stopwatch(env.device)
@@ -68,6 +69,13 @@ def train(
         progress.env_steps += num_steps
         found = adaptation_metrics(batches, episodes, tasks.labels(sampled), has_success=env.spec.has_success)
         log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
+
+
+def scheduled(learner: MetaLearner, iterations: int) -> MetaLearner:
+    """The learner with its schedule over so many iterations, where it has one that follows the run's length."""
+    if getattr(learner, "anneal_updates", 0) is None:
+        return replace(learner, anneal_updates=iterations)  # type: ignore[type-var]
+    return learner
 
 
 def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:

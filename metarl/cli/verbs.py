@@ -22,7 +22,7 @@ from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
 from metarl.runs.code import run_code
-from metarl.runs.process import errors_in_one_sentence, prepare_process
+from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "list": List, "doct
 def run(arguments: Sequence[str]) -> int:
     """Does what the arguments of ``metarl`` say; returns the exit code."""
     verb, rest = arguments[0], arguments[1:]
-    with errors_in_one_sentence():
+    with errors_in_one_sentence(), ended_by_signals():
         if verb == "train":
             return train(rest)
         if verb not in VERBS:
