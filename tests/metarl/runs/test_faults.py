@@ -529,9 +529,7 @@ GOOD = b"iteration,env_steps,x\r\n" + b"".join(b"%d,%d,%d.5\r\n" % (n, 10 * n + 
         (GOOD.replace(b"2,30,2.5", b'2,30,"2.5'), 4, "damaged in line 4"),
     ],
 )
-def test_fault_21_what_can_be_kept_of_a_table_is_kept(
-    raw: bytes | None, kept: int, fault: str, tmp_path: Path
-) -> None:
+def test_fault_21_what_can_be_kept_of_a_table_is_kept(raw: bytes | None, kept: int, fault: str, tmp_path: Path) -> None:
     path, said = tmp_path / "progress.csv", []
     if raw is not None:
         path.write_bytes(raw)
