@@ -1,9 +1,14 @@
 """The command ``metarl``: train, evaluate, plot, film; what can be answered without torch is answered at once."""
 
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from metarl import catalogue
+from metarl.runs.stopping import install, reinstall
 
 USAGE = """usage: metarl VERB ...
 
@@ -22,7 +27,15 @@ metarl VERB --help has the options of each; metarl train half_cheetah_dir --lear
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``metarl``; ends with one sentence and exit code 2 on bad input."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_what_the_encoding_can()
+    with ended_in_one_sentence():
+        run = answered(list(sys.argv[1:] if arguments is None else arguments))
+    if run is not None and (exit_code := run()):
+        sys.exit(exit_code)
+
+
+def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
+    """Does at once what needs no torch; else imports it and returns what is left to do."""
     verb = arguments[0] if arguments else None
     if verb in (None, "-h", "--help"):
         print(USAGE, end="")
@@ -34,11 +47,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if mistake is not None:
             print(f"error: {' '.join(mistake.splitlines())}", file=sys.stderr)
             sys.exit(2)
-        if arguments == ["list"]:
+        if list(arguments) == ["list"]:
             print(catalogue.table(known))
-            return
+            return None
     from metarl.cli.verbs import run  # imports torch
 
-    exit_code = run(arguments, known)
-    if exit_code:
-        sys.exit(exit_code)
+    return lambda: run(arguments, known)
+
+
+def print_what_the_encoding_can() -> None:
+    """Question marks for the rest: a run must not fail over an arrow on an ASCII terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def ended_in_one_sentence() -> Iterator[None]:
+    """Ends the process on a signal, at once: nothing is lost yet, and an import that is cut ends in tracebacks."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"error: interrupted\n")
+        os._exit(128 + number)
+
+    before = install(end)
+    try:
+        yield
+    finally:
+        reinstall(before)

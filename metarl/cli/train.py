@@ -91,7 +91,8 @@ def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | 
         for name, value in asked.items():
             if value is not None and value != found[name]:
                 raise ValueError(
-                    f"{name} is {value!r}, the run to resume has {found[name]!r}: leave it out, or start a new run"
+                    f"{name} is {value!r}, the run to resume has {found[name]!r}: continue it with metarl train "
+                    f"--resume {value_of('--resume', arguments)}, or start a new run without --resume"
                 )
         return recorded
     if task is None and {"-h", "--help"} & set(arguments):

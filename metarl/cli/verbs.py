@@ -23,7 +23,7 @@ from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
 from metarl.runs.code import run_code
-from metarl.runs.process import errors_in_one_sentence, prepare_process
+from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
     from metarl.cli.describe import describe  # which asks for the verbs
 
     verb, rest = arguments[0], arguments[1:]
-    with errors_in_one_sentence():
+    with errors_in_one_sentence(), ended_by_signals():
         if (code := value_of("--code", rest)) is not None:
             run_code(Path(code))
         if known is None:

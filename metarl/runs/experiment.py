@@ -81,11 +81,11 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
         if (require_fits := getattr(self.learner, "require_fits", None)) is not None:  # of some policies
             require_fits(self.task.spec)
-        annealed = getattr(self.learner, "anneal_updates", 0)  # of learners that have a schedule
+        annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule
         if 0 < annealed < self.iterations:
             raise BadField(
                 f"iterations is {self.iterations}: use at most anneal_updates ({annealed}), where the learning rate "
-                "reaches zero, or begin a run with both of them higher"
+                "reaches zero, or begin a run with both of them higher, or with anneal_updates None, which follows it"
             )
         if self.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", self.device):
             raise BadField(f"device is {self.device!r}: use cpu, cuda or cuda:0")

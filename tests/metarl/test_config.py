@@ -24,7 +24,7 @@ from metarl.evaluate import HELD_OUT_SEED
 from metarl.networks.mlp import GaussianMLP
 from metarl.runs.config import from_json, to_json
 from metarl.runs.experiment import Experiment
-from metarl.runs.folder import create_run, default_name, load_experiment
+from metarl.runs.folder import create_run, default_names, load_experiment
 
 SMALL = Experiment(task=HalfCheetahDir(), learner=MAML(), preset="promp")
 
@@ -337,7 +337,7 @@ def test_bad_names_are_refused_before_anything_is_made(tmp_path: Path, name: str
 def test_default_names_are_good_ones(experiment: Experiment, tmp_path: Path) -> None:
     named = replace(experiment, preset="a-preset-of-20-chars", seed=10**9)
     assert create_run(named, tmp_path, None).is_dir()
-    assert "a-preset-of-20-chars-seed1000000000" in default_name(named)
+    assert "a-preset-of-20-chars-seed1000000000" in next(default_names(named))
 
 
 def test_a_disk_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from metarl.runs import checkpoint
-from metarl.runs.folder import run_lock
+from metarl.runs.lock import run_lock
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]

@@ -54,7 +54,7 @@ def make_run(experiment: Experiment, folder: Path) -> Path:
     """A run stopped before its first iteration."""
     run = create_run(experiment, folder, "tiny")
     env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
-    checkpoint.save_iteration(run / "checkpoints", 0, capture(initial_progress(experiment), env))
+    checkpoint.save_iteration(run / "checkpoints", 0, capture(experiment, initial_progress(experiment), env))
     return run
 
 
