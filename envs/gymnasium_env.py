@@ -34,9 +34,9 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ``reset(seed=...)`` decides all that follows: tasks, first states, payoffs. ``reset(options={"task": ...})`` plays
     an episode of that task. Actions beyond [-1, 1] are clipped; a discrete one is an index. ``truncated`` is the time
-    limit, the distribution's ``horizon``, or failed physics; an episode of a single step, a bandit's pull, terminates
-    instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, whether physics failed, and
-    ``success`` where the task defines it.
+    limit, the distribution's ``horizon``, or ``diverged``; an episode of a single step, a bandit's pull, terminates
+    instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, as :class:`metarl.envs.api.Step`,
+    and ``success`` where the task defines it.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as in gymnasium.Env

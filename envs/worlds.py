@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec, Step
+from metarl.envs.api import FAULTS, EnvSpec, Step
+from metarl.envs.draws import seed_of
+from metarl.envs.fields import LARGEST
 from metarl.envs.registry import TaskDistribution
 
 
@@ -30,7 +32,10 @@ class Worlds(Protocol):
         """Gives each world its task parameter."""
 
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
-        """Draws a new initial state for the worlds of ``mask``; the others keep their bits."""
+        """Draws a new initial state for the worlds of ``mask``; the others keep their bits.
+
+        It draws for all worlds whatever the mask, so that no world's numbers depend on which others are reset.
+        """
 
     def observe(self) -> Float[Tensor, "world obs"]:
         """The observation of the current state, in a new tensor."""
@@ -54,7 +59,12 @@ class RestingWorlds(Protocol):
 
 
 class BatchedTaskEnv:
-    """:class:`metarl.envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one."""
+    """:class:`metarl.envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one.
+
+    What a world draws depends on the seed, on how often all were reset, and on the steps since, never on other worlds:
+    where episodes end at the time limit alone, then and at :meth:`reset` one generator goes on; any other first state
+    is drawn by a generator that is seeded for this very step.
+    """
 
     def __init__(
         self, worlds: Worlds, spec: EnvSpec, num_tasks: int, num_envs: int, *, seed: int, device: str = "cpu"
@@ -64,8 +74,13 @@ class BatchedTaskEnv:
         self.device = torch.device(device)
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.faults = torch.zeros(num_tasks, len(FAULTS), dtype=torch.int64, device=self.device)
         self._overflowed_before = 0  # the snapshot that was loaded
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._seed, self._resets, self._steps = seed, 0, 0  # steps: since the last reset of all worlds
+        self._of_step = torch.Generator(self.device)
+        self._spoiled = torch.zeros_like(self.clock, dtype=torch.bool)  # worlds whose first observation was bad
+        self._resting = torch.zeros_like(self._spoiled)
 
     @property
     def num_overflowed(self) -> int:
@@ -75,30 +90,61 @@ class BatchedTaskEnv:
         if len(task) != self.num_tasks:
             raise ValueError(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
         self.worlds.set_tasks(task.to(self.device).repeat_interleave(self.num_envs, dim=0))
+        self.faults.zero_()
 
     def reset(self) -> Float[Tensor, "task env obs"]:
         everywhere = torch.ones(self.num_tasks * self.num_envs, dtype=torch.bool, device=self.device)
         self.worlds.reset(everywhere, self._generator)
         self.clock.zero_()
-        return self._by_task(self.worlds.observe())
+        self._resets, self._steps = self._resets + 1, 0
+        self._resting = torch.zeros_like(self._resting)
+        return self._first_obs()
 
     def step(self, action: Float[Tensor, "task env act"]) -> Step:
         outcome = self.worlds.step(action.flatten(0, 1).clamp(-1.0, 1.0))
         self.clock += 1
-        next_obs = self._by_task(self.worlds.observe())
-        terminated, diverged = self._by_task(outcome.terminated), self._by_task(outcome.diverged)
+        self._steps += 1
+        next_obs, reward = self._by_task(self.worlds.observe()), self._by_task(outcome.reward)
+        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
+        terminated, failed, success = (
+            self._by_task(x) for x in (outcome.terminated, outcome.diverged, outcome.success)
+        )
+        diverged = failed | unseen | unpaid
         truncated = (self.clock >= self.spec.horizon) | diverged
         ended = terminated | truncated
         obs = next_obs
-        if self.device.type != "cpu" or ended.any():  # to ask a GPU costs more than a reset of no world
-            self.num_diverged += diverged.sum()
-            self.worlds.reset(ended.flatten(), self._generator)
+        # to ask a GPU costs more than a reset of no world
+        if self.device.type != "cpu" or self._on_schedule() or ended.any():
+            found = torch.stack([failed, unseen & ~failed, unpaid & ~unseen & ~failed], dim=2)
+            found = (found & ~self._resting.unsqueeze(-1)).sum(1)
+            self.faults += found
+            self.num_diverged += found.sum()
+            next_obs, reward = next_obs.masked_fill(unseen.unsqueeze(-1), 0.0), reward.masked_fill(unpaid, 0.0)
+            terminated, success = terminated & ~diverged, success & ~diverged
+            self.worlds.reset(ended.flatten(), self._restarts())
             self.clock.masked_fill_(ended, 0)
-            obs = self._by_task(self.worlds.observe())
-        reward, success = self._by_task(outcome.reward), self._by_task(outcome.success)
+            self._resting = self._resting & ~ended
+            obs = self._first_obs()
         return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
 
+    def _first_obs(self) -> Float[Tensor, "task env obs"]:
+        """Observes, and notes the episodes that are spoiled from the beginning; elsewhere observations are sound."""
+        obs = self._by_task(self.worlds.observe())
+        self._spoiled = ~_sound(obs).all(-1)
+        return obs.masked_fill(self._spoiled.unsqueeze(-1), 0.0)
+
+    def _on_schedule(self) -> bool:
+        """Whether every world that nothing happened to ends its episode in this step."""
+        return not self.spec.terminates and self._steps % self.spec.horizon == 0
+
+    def _restarts(self) -> torch.Generator:
+        """What draws the first states of the episodes that begin in this step."""
+        if self._on_schedule() or (self.device.type != "cpu" and not self.spec.terminates):
+            return self._generator
+        return self._of_step.manual_seed(seed_of(self._seed, self._resets, self._steps))
+
     def rest(self, worlds: Bool[Tensor, "task env"]) -> None:
+        self._resting = worlds
         if isinstance(self.worlds, RestingWorlds):
             self.worlds.rest(worlds.flatten())
 
@@ -107,6 +153,8 @@ class BatchedTaskEnv:
             "worlds": self.worlds.state_dict(),
             "clock": self.clock.clone(),
             "generator": self._generator.get_state(),
+            "draws": {"seed": self._seed, "resets": self._resets, "steps": self._steps},
+            "spoiled": self._spoiled.clone(),
             "num_diverged": self.num_diverged.clone(),
             "num_overflowed": self.num_overflowed,
         }
@@ -115,11 +163,21 @@ class BatchedTaskEnv:
         self.worlds.load_state_dict(state["worlds"])
         self.clock.copy_(state["clock"])
         self._generator.set_state(state["generator"])
+        draws = state.get("draws", {})  # checkpoints had none while one generator drew everything
+        self._seed, self._resets = draws.get("seed", self._seed), draws.get("resets", 0)
+        self._steps = draws.get("steps", int(self.clock.max()))
+        self._spoiled = state.get("spoiled", torch.zeros_like(self._spoiled)).to(self.device)
+        self._resting = torch.zeros_like(self._resting)
         self.num_diverged.fill_(state["num_diverged"])
         self._overflowed_before += state["num_overflowed"] - self.num_overflowed
 
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))
+
+
+def _sound(x: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Neither NaN nor infinite, nor as good as that."""
+    return x.abs() <= LARGEST  # False for NaN
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class TrajectoryBatch(NamedTuple):
     """Steps since the episode began."""
     success: Bool[Tensor, "*task env time"]
     valid: Bool[Tensor, "*task env time"]
-    """False in steps past a world's last episode, and where the physics failed: no loss or statistic may see them."""
+    """False in steps past a world's last episode, and in episodes that diverged: no loss or statistic may see them."""
     log_prob: Float[Tensor, "*task env time"]
     """Of the policy that acted."""
     dist: Any

@@ -27,13 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb in (None, "-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if arguments else 2)
-    mistake = catalogue.mistake(verb, arguments[1:])
-    if mistake is not None:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
-    if verb == "list" and not arguments[1:] and (table := catalogue.listing()) is not None:
-        print(table)
-        return
-    from metarl.cli.verbs import run
+    own_code = any(argument.partition("=")[0] == "--code" for argument in arguments)
+    known = None if own_code else catalogue.load()
+    if known is not None:
+        mistake = catalogue.mistake(verb, arguments[1:], known)
+        if mistake is not None:
+            print(f"error: {mistake}", file=sys.stderr)
+            sys.exit(2)
+        if arguments == ["list"]:
+            print(catalogue.table(known))
+            return
+    from metarl.cli.verbs import run  # imports torch
 
-    sys.exit(run(arguments))
+    exit_code = run(arguments, known)
+    if exit_code:
+        sys.exit(exit_code)
