@@ -15,8 +15,7 @@ from metarl import catalogue, presets
 from metarl.algorithms import ALGORITHMS
 from metarl.cli import train as front
 from metarl.cli.parse import parse
-from metarl.cli.train import train
-from metarl.cli.verbs import VERBS
+from metarl.cli.verbs import VERBS, run
 from metarl.envs.registry import TASKS
 from metarl.runs.code import run_code
 
@@ -88,7 +87,6 @@ def test_a_command_is_understood(command: list[str], checkout: Path, monkeypatch
 def understand(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parses a command line of ``metarl`` as the command does, and stops before the work."""
     verb, rest = arguments[0], [argument.replace("cuda", "cpu") for argument in arguments[1:]]
-    assert catalogue.mistake(verb, rest) is None
     if verb != "train":
         if "--code" in rest:
             run_code(Path(rest[rest.index("--code") + 1]))
@@ -99,7 +97,7 @@ def understand(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
     monkeypatch.setattr(front, "create_run", lambda experiment, runs, name: runs / (name or "run"))
     monkeypatch.setattr(front, "execute", lambda experiment, run: begun.append(experiment) or 0)
-    assert train(rest) == 0
+    assert run([verb, *rest], None) == 0
     assert begun[0].task.name == rest[0]
 
 
