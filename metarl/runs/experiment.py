@@ -36,7 +36,7 @@ class Experiment(Generic[TaskT, LearnerT]):
     learner: LearnerT
     """The algorithm."""
     preset: str = ""
-    """Whose definition of the experiment to start from; the other options change single fields of it."""
+    """Named experiment preset to start from; other options override single fields."""
     num_tasks: int = 40
     """Tasks in a meta-batch."""
     num_envs: int = 20
