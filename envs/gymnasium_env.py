@@ -7,7 +7,7 @@ Importing :mod:`envs` registers every task distribution under the name of its cl
 The prefix ``envs:`` imports this package: Gymnasium 1.0 did away with entry points that did so on installation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Step, TaskEnv
+from metarl.envs.arguments import Numbers, as_actions, asked_task, example, parameters
 from metarl.envs.camera import Camera, VisibleTask
 from metarl.envs.fields import BadField, UnknownOption
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 
 LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
-SHOWN = 8  # numbers; a longer parameter is not written out in an error
-
-Numbers = float | int | Sequence[Any] | NDArray[Any] | np.generic | Tensor
 
 
 class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
@@ -165,65 +163,6 @@ def begin(
     """New worlds, and what their tasks are drawn from; worlds cannot be seeded again, for they hold generators."""
     reset_seed, task_seed = random.integers(2**63 - 1, size=2).tolist()
     return tasks.make(num_tasks, num_envs, seed=reset_seed, **options), torch.Generator().manual_seed(task_seed)
-
-
-def example(tasks: TaskDistribution) -> Tensor:
-    """Some task parameter [...]."""
-    return tasks.sample(1, torch.Generator().manual_seed(0))[0]
-
-
-def asked_task(options: dict[str, Any] | None) -> Numbers | None:
-    """The task that the options of a reset ask for."""
-    rest = set(options or ()) - {"task"}
-    if rest:
-        raise UnknownOption(f"options has {', '.join(sorted(rest))}: reset knows the option task alone")
-    return (options or {}).get("task")
-
-
-def parameters(tasks: TaskDistribution, task: Numbers, num_tasks: int) -> Tensor:
-    """``task`` [task, ...] in the distribution's precision, or the one task [...] as many times.
-
-    Raises:
-        BadField: another shape, or a number that is not finite.
-    """
-    like = example(tasks)
-    needed = f"{tasks.name} needs {'a number' if like.ndim == 0 else f'finite numbers of shape {tuple(like.shape)}'}"
-    if like.numel() <= SHOWN:
-        needed += f", such as {np.round(like.numpy(), 3).tolist()}"
-    try:
-        given = torch.as_tensor(task if isinstance(task, Tensor) else np.asarray(task, dtype=np.float64)).to(like)
-    except (TypeError, ValueError) as error:
-        raise BadField(f"task is {task!r}: {needed}") from error
-    if given.shape == like.shape:
-        given = given.expand(num_tasks, *like.shape)
-    if given.shape != (num_tasks, *like.shape):
-        raise BadField(f"task has shape {tuple(given.shape)}: {needed}, or {num_tasks} of them")
-    if not given.isfinite().all():
-        raise BadField(f"task is {given.tolist()}: {needed}")
-    return given.clone()
-
-
-def as_actions(spec: EnvSpec, action: Any, shape: tuple[int, ...] | None, num_tasks: int, num_envs: int) -> Tensor:
-    """Actions of Gymnasium, of the ``shape`` of their space, as the batched environment takes them [task, env, act].
-
-    Raises:
-        BadField: another shape, an index that is none, or what is no number; Gymnasium's own raise a ValueError, too.
-    """
-    try:
-        given = np.asarray(action).copy()
-    except ValueError as error:  # rows of several lengths
-        raise BadField(f"action is {action!r}: use an array of shape {shape}") from error
-    if given.shape != shape:
-        raise BadField(f"action has shape {given.shape}: use {shape}")
-    if spec.discrete:
-        if given.dtype.kind not in "iub" or not ((given >= 0) & (given < spec.action_dim)).all():
-            raise BadField(f"action is {given.tolist()}: use whole numbers from 0 to {spec.action_dim - 1}")
-        chosen = torch.nn.functional.one_hot(torch.from_numpy(given.astype(np.int64)), spec.action_dim)
-    elif given.dtype.kind not in "iufb" or np.isnan(given).any():
-        raise BadField(f"action is {given.tolist()}: use numbers")
-    else:
-        chosen = torch.from_numpy(given)
-    return chosen.float().reshape(num_tasks, num_envs, spec.action_dim)
 
 
 def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:

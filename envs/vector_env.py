@@ -9,18 +9,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.envs.arguments import Numbers, as_actions, asked_task, parameters
 from metarl.envs.fields import BadField, require
-from metarl.envs.gymnasium_env import (
-    Numbers,
-    as_actions,
-    asked_task,
-    begin,
-    endings,
-    find_tasks,
-    findings,
-    parameters,
-    spaces_of,
-)
+from metarl.envs.gymnasium_env import begin, endings, find_tasks, findings, spaces_of
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.worlds import MOST_WORLDS
 

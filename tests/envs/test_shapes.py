@@ -30,7 +30,17 @@ def test_fault_05_a_single_world_takes_its_own_shape_alone(action: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", [np.zeros(6), [0.0] * 6, (0,) * 6, np.zeros(6, int), torch.zeros(6), np.ones(6, bool)]
+    "action",
+    [
+        np.zeros(6),
+        [0.0] * 6,
+        (0,) * 6,
+        np.zeros(6, int),
+        torch.zeros(6),
+        np.zeros(12)[::-2],
+        np.zeros(6, ">f4"),
+        np.ones(6, bool),
+    ],
 )
 def test_fault_05_whatever_has_the_shape_is_taken(action: Any) -> None:
     env = GymnasiumEnv("half_cheetah_vel")
