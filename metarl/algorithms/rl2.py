@@ -55,7 +55,8 @@ class RL2:
     """Rewards are multiplied by this before the policy is fed them and before they are credited."""
     standardize_reward: bool = False
     """Standardize the rewards fed to the policy by their running mean and deviation: the reward differences
-    that identify a task can be small compared with the mean reward. Advantages, which are normalized anyway, stay as they are."""
+    that identify a task can be small compared with the mean reward. Advantages, which are normalized anyway,
+    stay as they are."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
