@@ -40,6 +40,8 @@ class Evaluate:
     """Where to test, with the physics engine that fits; by default where the run was trained."""
     out: Path | None = None
     """Folder to write the evaluation to; by default the run's own."""
+    full: bool = False
+    """Show spread over tasks and interquartile means, too; evaluation.json always has them."""
     code: Path | None = None
     """Python file that defines the run's task, where it is none of this library's; it is run."""
 
@@ -51,6 +53,7 @@ class Evaluate:
             console=console,
             device=self.device,
             out=self.out,
+            full=self.full,
         )
 
 

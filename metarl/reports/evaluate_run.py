@@ -13,6 +13,7 @@ from metarl.envs.fields import BadField, require, require_numbers
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
 from metarl.reports.files import require_writable, write_evaluation
+from metarl.reports.headline import headline
 from metarl.reports.plan import Plan
 from metarl.reports.published import published, published_success
 from metarl.reports.references import bounds, references
@@ -111,6 +112,7 @@ def evaluate_run(
     console: Console,
     device: str | None = None,
     out: Path | None = None,
+    full: bool = True,
 ) -> dict[str, MetaTest]:
     """Tests the run's newest checkpoint and its comparisons; shows a table, then writes ``evaluation.json``, curves and
     a picture, or, where these are, ``evaluation-2.json`` and so on.
@@ -121,6 +123,7 @@ def evaluate_run(
             took, or none where there are reference agents or published success rates; 0: leave it out.
         device: where to test; None: where the run was trained.
         out: the folder to write to; None: the run.
+        full: whether the table has spread and interquartile means, too.
 
     Returns:
         The tests by row, the learner's first.
@@ -153,7 +156,7 @@ def evaluate_run(
         check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
     record = summarize(experiment, plan, progress, results, tasks, limits)
-    console.print(table(experiment, plan, progress, results, limits))
+    console.print(table(experiment, plan, progress, results, limits, full=full))
     own, found = next(iter(results)), published_success(experiment.task)
     note = "" if found is None else found.caption(own, plan.adaptation_episodes)
     if record["success"]:
@@ -161,6 +164,7 @@ def evaluate_run(
             console.print(part)
     written = write_evaluation(folder, record)
     say(f"raw returns: {written} · picture: {written.with_suffix('.png')}")
+    say(headline(plan, results, has_success=experiment.task.spec.has_success))
     return results
 
 

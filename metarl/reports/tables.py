@@ -160,13 +160,21 @@ OTHERS = {
 
 
 def table(
-    experiment: Experiment, plan: Plan, progress: Progress, results: dict[str, MetaTest], limits: dict[str, float]
+    experiment: Experiment,
+    plan: Plan,
+    progress: Progress,
+    results: dict[str, MetaTest],
+    limits: dict[str, float],
+    *,
+    full: bool = True,
 ) -> Table:
-    """Means with their intervals and the published means, by policy."""
+    """Means with their intervals and the published means, by policy; ``full`` adds spread and interquartile means."""
     found = Table(title=Text(title(experiment, plan, progress)))
     found.add_column("policy")
-    fill = _fill_by_step if plan.scales else _fill_by_trial
-    notes = fill(found, experiment, plan, results)
+    if plan.scales:
+        notes = _fill_by_step(found, experiment, plan, results, full)
+    else:
+        notes = _fill_by_trial(found, experiment, plan, results)
     for name, value in limits.items():
         found.add_row(Text(f"bound: {name}"), f"{value:.2f}")
     if limits:
@@ -175,7 +183,9 @@ def table(
     return found
 
 
-def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dict[str, MetaTest]) -> list[str]:
+def _fill_by_step(
+    found: Table, experiment: Experiment, plan: Plan, results: dict[str, MetaTest], full: bool
+) -> list[str]:
     """Mean and interquartile mean after each inner step, their intervals, and success: some lines each policy.
 
     Returns:
@@ -187,21 +197,27 @@ def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dic
     for step in plan.steps:
         found.add_column(step, justify="right")
     for row, result in results.items():
-        means, middles = estimates(result, iqm=False), estimates(result, iqm=True)
-        spread = np.nanstd(result.returns.double().nanmean(2).cpu().numpy(), axis=0)
+        means = estimates(result, iqm=False)
         found.add_row(Text(row), "mean", *[f"{e.value:.1f}" for e in means], style="bold")
         found.add_row("", "95 %", *[f"{e.low:.1f} .. {e.high:.1f}" for e in means])
         if reference is not None and row in reference.returns:
             found.add_row("", "published", *[f"{x:.1f}" for x in reference.returns[row][: len(means)]])
-        found.add_row("", "sd over tasks", *[f"{x:.1f}" for x in spread])
-        found.add_row("", "IQM", *[f"{e.value:.1f}" for e in middles])
-        found.add_row("", "95 % of IQM", *[f"{e.low:.1f} .. {e.high:.1f}" for e in middles])
+        if full:
+            middles = estimates(result, iqm=True)
+            spread = np.nanstd(result.returns.double().nanmean(2).cpu().numpy(), axis=0)
+            found.add_row("", "sd over tasks", *[f"{x:.1f}" for x in spread])
+            found.add_row("", "IQM", *[f"{e.value:.1f}" for e in middles])
+            found.add_row("", "95 % of IQM", *[f"{e.low:.1f} .. {e.high:.1f}" for e in middles])
         if has_success:
             rates = result.known(result.solved_at_end).nanmean((0, 2)).tolist()
             found.add_row("", "success at the end", *[f"{x:.0%}" for x in rates])
         found.add_section()
     own = next(iter(results))
-    notes = [INTERVAL, IQM, f"{own}, greedy: adapted to sampled episodes as {own} is, then its most likely actions."]
+    notes = [
+        INTERVAL,
+        *([IQM] if full else []),
+        f"{own}, greedy: adapted to sampled episodes as {own} is, then its most likely actions.",
+    ]
     if reference is not None:
         ours = f" Ours differs: {', '.join(differing)}." if differing else ""
         notes.append(f"published: {reference.source}.{ours}")
