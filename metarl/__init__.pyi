@@ -1,5 +1,8 @@
 from . import envs as envs
 from . import presets as presets
+from .agent import TrainedAgent as TrainedAgent
+from .agent import Trial as Trial
+from .agent import load as load
 from .algorithms import ALGORITHMS as ALGORITHMS
 from .algorithms.es_maml import ESMAML as ESMAML
 from .algorithms.gradient import GradientLearner as GradientLearner
