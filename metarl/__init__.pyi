@@ -22,6 +22,7 @@ from .networks.recurrent import RecurrentPolicy as RecurrentPolicy
 from .networks.values import LinearFeatureBaseline as LinearFeatureBaseline
 from .rollout import rollout as rollout
 from .runs.experiment import Experiment as Experiment
+from .runs.fitting import fit as fit
 from .train import train as train
 from .types import MetaLearner as MetaLearner
 from .types import Previous as Previous

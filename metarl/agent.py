@@ -96,10 +96,7 @@ class TrainedAgent:
                 actor = learner.adapt(self.state, actor, learner.credit(self.state, batch), scale=scale)
             return Adapted(learner, Stage(actor), env.spec.action_dim, generator)
         if env.spec.terminates:
-            raise BadField(
-                "env has episodes that end early, after which memory would go on: use trial() in each world, or "
-                "metarl.meta_test with episodes"
-            )
+            raise BadField("env has episodes that end early, memory would go on: use trial(), or metarl.meta_test")
         batch, actor = rollout(env, learner.act, actor, episodes, generator, trials=True)
         last = (batch.action, batch.reward, batch.terminated, batch.truncated)
         before = Previous(*(x[:, :, -1].clone() for x in last))
@@ -153,20 +150,11 @@ class Trial:
         self._agent, self._learner, self._device = agent, agent.learner, torch.device(agent.device)
         generator = stream(seed, "meta-test actions", device=agent.device)
         stage = Stage(agent.learner.actor(agent.state, 1))
-        self._acting = Adapted(agent.learner, stage, self.spec.action_dim, generator)
+        self.acting = Adapted(agent.learner, stage, self.spec.action_dim, generator)
+        """What acts, in one world of one task."""
         self._clock = 0
         self._obs: Tensor | None = None  # of an action that nothing is known of yet
         self._steps: list[dict[str, Any]] = []  # since the last inner step
-
-    @property
-    def actor(self) -> Actor:
-        """Adapted parameters, or parameters and memory, with axes [task=1 ...]."""
-        return self._acting.actor
-
-    @property
-    def dist(self) -> Any:
-        """The distribution that the last action came from; leaves [task=1 env=1 act]."""
-        return self._acting.dist
 
     def act(self, obs: Numbers, *, greedy: bool = False) -> NDArray[Any] | Tensor:
         """Samples an action for the observation [obs], in the order and the units of the task.
@@ -178,13 +166,13 @@ class Trial:
             Continuous actions [act], clipped to [-1, 1] as the environment does; the index of a discrete one.
 
         Raises:
-            BadField: another shape, or a number that is not finite.
-            ValueError: an agent that remembers has not been told what its last action brought.
+            ValueError: another shape, a number that is not finite, or an agent that remembers and has not been told
+                what its last action brought.
         """
         if self._obs is not None and self._learner.remembers:
             raise ValueError("the last action brought nothing yet: call observe() between two calls of act()")
         self._obs = self._vector("obs", obs, self.spec.obs_dim)
-        action = self._acting.act(self._obs, greedy=greedy)[0, 0]
+        action = self.acting.act(self._obs, greedy=greedy)[0, 0]
         chosen = action.argmax() if self.spec.discrete else action.clamp(-1.0, 1.0)
         return chosen if isinstance(obs, Tensor) else chosen.cpu().numpy()
 
@@ -207,8 +195,7 @@ class Trial:
                 Memory is fed it; an inner step takes it for the policy's own.
 
         Raises:
-            BadField: another shape, or a number that is not finite.
-            ValueError: no action came before.
+            ValueError: another shape, a number that is not finite, or no action before.
         """
         if self._obs is None:
             raise ValueError("nothing has acted yet: call act() before observe()")
@@ -216,13 +203,13 @@ class Trial:
         ended = [torch.full((1, 1), bool(flag), device=self._device) for flag in (terminated, truncated)]
         never = torch.zeros_like(ended[0])
         step = Step(next_obs, next_obs, earned, ended[0], ended[1], never, never)
-        self._acting.observe(step, None if action is None else self._taken(action))
-        taken = self._acting.previous
+        self.acting.observe(step, None if action is None else self._taken(action))
+        taken = self.acting.previous
         assert taken is not None
         if not self._learner.remembers:
             self._steps.append(
                 taken._asdict()
-                | {"obs": self._obs, "next_obs": next_obs, "dist": self.dist, "success": never, "valid": ~never}
+                | {"obs": self._obs, "next_obs": next_obs, "dist": self.acting.dist, "success": never, "valid": ~never}
                 | {"clock": torch.full((1, 1), self._clock, device=self._device)}
             )
         self._clock = 0 if terminated or truncated else self._clock + 1
@@ -231,11 +218,7 @@ class Trial:
     def adapt(self, *, scale: float = 1.0) -> None:
         """One inner step on the episodes observed since the last one; nothing to do for a learner that remembers.
 
-        Args:
-            scale: of the step size, as a multiple of the learner's.
-
-        Raises:
-            ValueError: there is no whole episode to learn from.
+        ``scale`` is of the step size, a multiple of the learner's. ValueError: there is no whole episode to learn from.
         """
         if self._learner.remembers:
             return
@@ -249,17 +232,12 @@ class Trial:
         log_prob = fields["dist"].log_prob(fields["action"])
         batch = TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros)
         state = self._agent.state
-        self._acting.actor = self._learner.adapt(
-            state, self._acting.actor, self._learner.credit(state, batch), scale=scale
-        )
+        credited = self._learner.credit(state, batch)
+        self.acting.actor = self._learner.adapt(state, self.acting.actor, credited, scale=scale)
         self._steps = []
 
     def _vector(self, name: str, value: Any, length: int) -> Float[Tensor, "1 1 length"]:
-        """Numbers as the policy takes them.
-
-        Raises:
-            BadField: another shape, or numbers beyond those that a policy can take.
-        """
+        """Numbers as the policy takes them; BadField where it cannot."""
         given = (value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value, dtype=np.float32))).float()
         if given.numel() != length:
             raise BadField(f"{name} has shape {tuple(given.shape)}: {self._agent.task.name} needs {length} numbers")

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as an exception, at once or after a section that must not be cut."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,7 +12,10 @@ class Stopped(BaseException):
 
 
 class StopOnSignal:
-    """While entered, the first signal raises :class:`Stopped`; later ones change nothing."""
+    """While entered, the first signal raises :class:`Stopped`; later ones change nothing.
+
+    Python tells the main thread alone of signals; entered in another one, it does nothing.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -19,7 +23,9 @@ class StopOnSignal:
         self._postponed = False
 
     def __enter__(self) -> "StopOnSignal":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        main = threading.current_thread() is threading.main_thread()
+        caught = (signal.SIGTERM, signal.SIGINT) if main else ()
+        self._before = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:

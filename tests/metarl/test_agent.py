@@ -63,7 +63,7 @@ def feed(trial: metarl.Trial, batch: TrajectoryBatch) -> list[Any]:
         if not batch.valid[0, 0, t]:
             break
         trial.act(batch.obs[0, 0, t].numpy())
-        dists.append(trial.dist)
+        dists.append(trial.acting.dist)
         action = batch.action[0, 0, t]
         trial.observe(
             batch.next_obs[0, 0, t].numpy(),
@@ -86,15 +86,15 @@ def test_a_recorded_rollout_adapts_a_trial_to_the_same_bits(name: str) -> None:
     env = TASKS.make(1, 1, seed=0)
     batches = adaptation(learner, agent.state, env, TASK, learner.act, [1.0, 0.5], 3, stream(0, "draws"))
     trial = agent.trial(seed=7)
-    first = tree_map(Tensor.clone, trial.actor)
+    first = tree_map(Tensor.clone, trial.acting.actor)
     actor = learner.actor(agent.state, 1)
     for batch, scale in zip(batches, [1.0, 0.5], strict=False):
         dists = feed(trial, batch)
         assert_equal(tree_map(lambda *x: torch.stack(x, dim=2), *dists), batch.dist)
         trial.adapt(scale=scale)
         actor = learner.adapt(agent.state, actor, learner.credit(agent.state, batch), scale=scale)
-        assert_equal(trial.actor, actor)
-    moved = [name for name in first if not torch.equal(first[name], trial.actor[name])]
+        assert_equal(trial.acting.actor, actor)
+    moved = [name for name in first if not torch.equal(first[name], trial.acting.actor[name])]
     assert moved == (["context"] if name == "cavia" else list(first)), "negative control: it adapted"
 
 
@@ -114,10 +114,10 @@ def test_a_recorded_trial_is_remembered_by_the_same_bits(name: str, tasks: TaskD
         tree_map(lambda *x: torch.stack(x, dim=2), *dists), tree_map(lambda x: x[:, :, : len(dists)], batch.dist)
     )
     if batch.valid.all():
-        assert_equal(trial.actor, actor)
+        assert_equal(trial.acting.actor, actor)
     other = agent.trial(seed=7)
     feed(other, batch._replace(reward=batch.reward + 1))
-    assert not torch.equal(tree_leaves(other.actor.memory)[-1], tree_leaves(trial.actor.memory)[-1])
+    assert not torch.equal(tree_leaves(other.acting.actor.memory)[-1], tree_leaves(trial.acting.actor.memory)[-1])
 
 
 def test_episodes_that_end_early_adapt_a_trial_as_closely_as_floats_allow() -> None:
@@ -132,7 +132,9 @@ def test_episodes_that_end_early_adapt_a_trial_as_closely_as_floats_allow() -> N
     trial = agent.trial()
     assert len(feed(trial, batch)) == 12
     trial.adapt()
-    torch.testing.assert_close(trial.actor, learner.adapt(agent.state, actor, learner.credit(agent.state, batch)))
+    torch.testing.assert_close(
+        trial.acting.actor, learner.adapt(agent.state, actor, learner.credit(agent.state, batch))
+    )
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, *MEMORY])
