@@ -1,17 +1,23 @@
 """Time limits, automatic resets and their bookkeeping, the same for every kind of world."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import FAULTS, EnvSpec, Step
+from metarl.envs.api import FAULTS, LARGEST, EnvSpec, Step
 from metarl.envs.draws import seed_of
-from metarl.envs.fields import LARGEST
+from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
+
+MOST_WORLDS = 2**20  # tasks, or worlds of a task
 
 
 class Outcome(NamedTuple):
@@ -75,6 +81,11 @@ class BatchedTaskEnv:
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
         self.faults = torch.zeros(num_tasks, len(FAULTS), dtype=torch.int64, device=self.device)
+        self.rebuild: Callable[[], Worlds] | None = None
+        """Makes such worlds anew, for copies and pickles of this environment."""
+        self.task_shape: tuple[int, ...] | None = None
+        """Of the parameter of one task, where it is known."""
+        self._begun = False
         self._overflowed_before = 0  # the snapshot that was loaded
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._seed, self._resets, self._steps = seed, 0, 0  # steps: since the last reset of all worlds
@@ -88,19 +99,27 @@ class BatchedTaskEnv:
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         if len(task) != self.num_tasks:
-            raise ValueError(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
+            raise BadField(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
+        if self.task_shape not in (None, task.shape[1:]):
+            raise BadField(f"task has shape {tuple(task.shape)}: use {(self.num_tasks, *(self.task_shape or ()))}")
+        self._begun = False
         self.worlds.set_tasks(task.to(self.device).repeat_interleave(self.num_envs, dim=0))
         self.faults.zero_()
 
     def reset(self) -> Float[Tensor, "task env obs"]:
         everywhere = torch.ones(self.num_tasks * self.num_envs, dtype=torch.bool, device=self.device)
         self.worlds.reset(everywhere, self._generator)
+        self._begun = True
         self.clock.zero_()
         self._resets, self._steps = self._resets + 1, 0
         self._resting = torch.zeros_like(self._resting)
         return self._first_obs()
 
     def step(self, action: Float[Tensor, "task env act"]) -> Step:
+        if not self._begun:
+            raise ResetNeeded("no episode has begun since the tasks were set: call reset()")
+        if action.shape != (*self.clock.shape, self.spec.action_dim):
+            raise BadField(f"action has shape {tuple(action.shape)}: use {(*self.clock.shape, self.spec.action_dim)}")
         outcome = self.worlds.step(action.flatten(0, 1).clamp(-1.0, 1.0))
         self.clock += 1
         self._steps += 1
@@ -161,6 +180,7 @@ class BatchedTaskEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.worlds.load_state_dict(state["worlds"])
+        self._begun = True
         self.clock.copy_(state["clock"])
         self._generator.set_state(state["generator"])
         draws = state.get("draws", {})  # checkpoints had none while one generator drew everything
@@ -170,6 +190,17 @@ class BatchedTaskEnv:
         self._resting = torch.zeros_like(self._resting)
         self.num_diverged.fill_(state["num_diverged"])
         self._overflowed_before += state["num_overflowed"] - self.num_overflowed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: all but the worlds, which are made anew and continue from their state."""
+        if self.rebuild is None:
+            raise TypeError("this environment was not built by its distribution's make: it has no recipe to copy it by")
+        return vars(self) | {"worlds": self.worlds.state_dict(), "_overflowed_before": self.num_overflowed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.worlds = state["rebuild"]()
+        self.worlds.load_state_dict(state["worlds"])
 
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))
@@ -198,7 +229,17 @@ class BatchedTasks(TaskDistribution):
         physics: str = "auto",
         num_threads: int = 0,
     ) -> BatchedTaskEnv:
-        worlds = self.worlds(
-            num_tasks * num_envs, seed=seed, device=torch.device(device), physics=physics, num_threads=num_threads
+        for name, count in (("num_tasks", num_tasks), ("num_envs", num_envs)):
+            if not isinstance(count, Integral) or not 1 <= count <= MOST_WORLDS:
+                raise BadField(f"{name} is {count}: use at least 1 and at most {MOST_WORLDS}")
+        rebuild = partial(
+            self.worlds,
+            num_tasks * num_envs,
+            seed=seed,
+            device=torch.device(device),
+            physics=physics,
+            num_threads=num_threads,
         )
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+        env = BatchedTaskEnv(rebuild(), self.spec, num_tasks, num_envs, seed=seed, device=device)
+        env.rebuild, env.task_shape = rebuild, self.sample(1, torch.Generator().manual_seed(0)).shape[1:]
+        return env

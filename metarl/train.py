@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ def train(
             row, or as long as the training went.
     """
     began, skipped = progress.iteration, 0
+    learner = scheduled(learner, iterations)
     while progress.iteration < iterations:  # 2
         begin()
         clock = Stopwatch(env.device)
@@ -88,6 +89,13 @@ def train(
             many = f"{skipped} updates in a row were skipped" if skipped > 1 else "the only update was skipped"
             advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
             raise FloatingPointError(f"{many}, for the meta-gradient was not finite: {advice}")
+
+
+def scheduled(learner: MetaLearner, iterations: int) -> MetaLearner:
+    """The learner with its schedule over so many iterations, where it has one that follows the run's length."""
+    if getattr(learner, "anneal_updates", 0) is None:
+        return replace(learner, anneal_updates=iterations)  # type: ignore[type-var]
+    return learner
 
 
 def speed(num_steps: int, seconds: dict[str, float]) -> Metrics:

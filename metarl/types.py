@@ -47,7 +47,7 @@ class TrajectoryBatch(NamedTuple):
     log_prob: Float[Tensor, "*task env time"]
     """Of the policy that acted."""
     dist: Any
-    """That policy's distribution; leaves [*task env time act]."""
+    """That policy's distribution; leaves ``[*task env time act]``."""
     next_obs: Float[Tensor, "*task env time obs"]
     """Where the step led, before any automatic reset."""
     advantage: Float[Tensor, "*task env time"]

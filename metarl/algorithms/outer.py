@@ -96,7 +96,7 @@ class PPO:
     epochs: int = 5
     """Gradient steps on the same meta-batch."""
     clip: float = 0.3
-    """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
+    """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
 
     def __post_init__(self) -> None:
         require_numbers(self)

@@ -54,8 +54,8 @@ class RL2:
     reward_scale: float = 1.0
     """Rewards are multiplied by this before the policy is fed them and before they are credited."""
     standardize_reward: bool = False
-    """Feed the policy rewards in deviations from their running mean: what to adapt by may differ little from step to
-    step. Credit, which is normalized anyway, stays as it is."""
+    """Standardize the rewards fed to the policy by their running mean and deviation: the reward differences that
+    identify a task can be small compared with the mean reward. Advantages, normalized anyway, stay as they are."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
@@ -69,15 +69,16 @@ class RL2:
     minibatches: int = 1
     """Gradient steps of a pass, each on its share of the tasks."""
     clip: float = 0.2
-    """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
+    """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
     entropy_bonus: float = 0.01
     """Weight of the policy's entropy in the objective."""
     value_weight: float = 0.5
     """Weight of the value head's squared error, in deviations of the return."""
     max_grad_norm: float = 1.0
     """Longer gradients are shortened to this."""
-    anneal_updates: int = 0
-    """Learning rate and entropy bonus fall linearly to zero over this many meta-updates; 0: they stay."""
+    anneal_updates: int | None = 0
+    """Learning rate and entropy bonus fall linearly to zero over this many meta-updates; None: over as many as the run
+    has iterations; 0: they stay."""
     bptt_steps: int = 0
     """Steps that gradients flow back through memory, which is carried on; 0: the whole trial."""
 
@@ -85,7 +86,9 @@ class RL2:
         require_numbers(self)
         require(self, "reward_scale", "learning_rate", "clip", "max_grad_norm", above=0)
         require(self, "epochs", "minibatches", at_least=1)
-        require(self, "entropy_bonus", "value_weight", "anneal_updates", "bptt_steps", at_least=0)
+        require(self, "entropy_bonus", "value_weight", "bptt_steps", at_least=0)
+        if self.anneal_updates is not None:
+            require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
 
     @property
@@ -157,6 +160,8 @@ class RL2:
     def update(self, state: RL2State, batches: list[TrajectoryBatch]) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over whole trials."""
         (batch,) = batches
+        if self.anneal_updates is None:
+            raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
         leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name != REWARD}

@@ -1,9 +1,14 @@
 """The command ``metarl``: train, evaluate, plot, film; what can be answered without torch is answered at once."""
 
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from metarl import catalogue
+from metarl.runs.stopping import install, reinstall
 
 USAGE = """usage: metarl VERB ...
 
@@ -22,18 +27,51 @@ metarl VERB --help has the options of each; metarl train half_cheetah_dir --lear
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``metarl``; ends with one sentence and exit code 2 on bad input."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    print_what_the_encoding_can()
+    with ended_in_one_sentence():
+        run = answered(list(sys.argv[1:] if arguments is None else arguments))
+    if run is not None and (exit_code := run()):
+        sys.exit(exit_code)
+
+
+def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
+    """Does at once what needs no torch; else imports it and returns what is left to do."""
     verb = arguments[0] if arguments else None
     if verb in (None, "-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if arguments else 2)
-    mistake = catalogue.mistake(verb, arguments[1:])
-    if mistake is not None:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
-    if verb == "list" and not arguments[1:] and (table := catalogue.listing()) is not None:
-        print(table)
-        return
-    from metarl.cli.verbs import run
+    own_code = any(argument.partition("=")[0] == "--code" for argument in arguments)
+    known = None if own_code else catalogue.load()
+    if known is not None:
+        mistake = catalogue.mistake(verb, arguments[1:], known)
+        if mistake is not None:
+            print(f"error: {' '.join(mistake.splitlines())}", file=sys.stderr)
+            sys.exit(2)
+        if list(arguments) == ["list"]:
+            print(catalogue.table(known))
+            return None
+    from metarl.cli.verbs import run  # imports torch
 
-    sys.exit(run(arguments))
+    return lambda: run(arguments, known)
+
+
+def print_what_the_encoding_can() -> None:
+    """Question marks for the rest: a run must not fail over an arrow on an ASCII terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def ended_in_one_sentence() -> Iterator[None]:
+    """Ends the process on a signal, at once: nothing is lost yet, and an import that is cut ends in tracebacks."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"error: interrupted\n")
+        os._exit(128 + number)
+
+    before = install(end)
+    try:
+        yield
+    finally:
+        reinstall(before)

@@ -125,7 +125,7 @@ def rl2(task: str, preset: str) -> Experiment:
             epochs=8,
             minibatches=2,
             entropy_bonus=0.001,
-            anneal_updates=200,
+            anneal_updates=None,
         ),
         num_tasks=80,
         num_envs=1,

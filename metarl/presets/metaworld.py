@@ -118,7 +118,7 @@ PAPER_RL2 = RL2(
 )
 
 
-def tuned_rl2(size: int, learning_rate: float, minibatches: int, anneal_updates: int) -> RL2:
+def tuned_rl2(size: int, learning_rate: float, minibatches: int) -> RL2:
     """Learning rate and entropy bonus end at zero."""
     return RL2(
         policy=RecurrentPolicy(memory="gru", memory_size=size, encoder_sizes=(size,)),
@@ -130,14 +130,14 @@ def tuned_rl2(size: int, learning_rate: float, minibatches: int, anneal_updates:
         epochs=6,
         minibatches=minibatches,
         entropy_bonus=0.002,
-        anneal_updates=anneal_updates,
+        anneal_updates=None,
     )
 
 
 ML1_RL2 = {
     "tuned": Experiment(
         task=ML1_SCALED,
-        learner=tuned_rl2(64, 2e-3, 4, 50),
+        learner=tuned_rl2(64, 2e-3, 4),
         num_tasks=40,
         num_envs=1,
         episodes=2,
@@ -152,7 +152,7 @@ ML1_RL2 = {
 ML10_RL2 = {
     "tuned": Experiment(
         task=ML10_SCALED,
-        learner=tuned_rl2(128, 1e-3, 8, 125),
+        learner=tuned_rl2(128, 1e-3, 8),
         num_tasks=160,
         num_envs=1,
         episodes=2,
@@ -170,7 +170,7 @@ ML10_RL2 = {
 ML45_RL2 = {
     "tuned": Experiment(
         task=ML45_SCALED,
-        learner=tuned_rl2(128, 1e-3, 4, 1000),
+        learner=tuned_rl2(128, 1e-3, 4),
         num_tasks=90,
         num_envs=1,
         episodes=2,

@@ -67,7 +67,7 @@ def rl2(preset: str) -> Experiment:
             epochs=8,
             minibatches=2,
             entropy_bonus=0.001,
-            anneal_updates=200,
+            anneal_updates=None,
         ),
         num_tasks=120,
         num_envs=1,

@@ -24,7 +24,7 @@ def tabular_mdp(episodes: int, *, trials: int, iterations: int) -> Experiment:
             epochs=4,
             minibatches=8,
             entropy_bonus=0.02,
-            anneal_updates=iterations,
+            anneal_updates=None,
         ),
         num_tasks=trials,
         num_envs=1,

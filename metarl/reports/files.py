@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from metarl.reports.figures import adaptation_figure
+from metarl.runs.events import EventFile
 
 
 def require_writable(folder: Path) -> Path:
@@ -59,7 +58,7 @@ def log_curves(folder: Path, record: dict[str, Any]) -> None:
     Where the task defines success, so are the measures of each policy and kind of task:
     ``meta_test/<policy>/<kind>/end``, ``last_50``, ``any``, ``return``, ``steps_to_success``.
     """
-    with SummaryWriter(str(folder)) as writer:
+    with EventFile(folder) as writer:
         for step, value in enumerate(record["mean"]):
             writer.add_scalar("meta_test/adaptation_curve", value["value"], step)
         for policy, kinds in record["success"].items():

@@ -1,24 +1,29 @@
 """Checkpoint files: atomic to write, refused when damaged, safe to load.
 
 A file is one header line with the SHA-256 of what follows, then ``torch.save`` of tensors and plain values. The
-digest detects damage (torch alone returns wrong numbers for most flipped bits), not an attacker.
+digest detects damage (torch alone returns wrong numbers for most flipped bits), not an attacker; whoever forges one
+can choose numbers, but no code runs, and no more memory is taken than the file is long.
 """
 
+import contextlib
 import hashlib
 import io
-import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from metarl.runs.files import read_file, set_aside, write_whole
+
 MAGIC = b"metarl-checkpoint-1 sha256="
 HEADER_LENGTH = len(MAGIC) + 64 + 1
 DIRECTORY = "checkpoints"  # of a run folder
 KEPT = 2  # the newest and the one before it
-NAME = re.compile(r"iteration_(\d{8})\.ckpt")
+NAME = re.compile(r"iteration_(\d{8,10})\.ckpt")
+MOST_BYTES = 1 << 33
 
 
 class CheckpointError(Exception):
@@ -31,22 +36,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
-    header = MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(header + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,7 +46,7 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: not a checkpoint of metarl, truncated, or changed since it was written.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, MOST_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path.name}: {error.strerror}") from error
     if not raw.startswith(MAGIC) or raw[HEADER_LENGTH - 1 : HEADER_LENGTH] != b"\n":
@@ -65,31 +55,86 @@ def load(path: Path) -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest().encode() != digest:
         raise CheckpointError(f"{path.name} is damaged: its contents do not match their SHA-256")
     try:
+        with zipfile.ZipFile(io.BytesIO(payload)) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise ValueError("compressed, as torch never writes it: it could be of any size")
         content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        _require_plain(content)
     except Exception as error:
         raise CheckpointError(f"{path.name} holds other things than tensors and plain values") from error
     return content
 
 
+def _require_plain(content: Any) -> None:
+    """Refuses what weights_only lets pass and metarl never saves: other classes, cycles, tensors without their numbers.
+
+    Raises:
+        ValueError: there is such a thing.
+    """
+    todo, seen = [content], set()
+    if type(content) is not dict:
+        raise ValueError("no dict")
+    while todo:
+        value = todo.pop()
+        if type(value) in (dict, list, tuple):
+            if len(value) and id(value) in seen:
+                continue
+            seen.add(id(value))
+            todo += [*value, *value.values()] if type(value) is dict else value
+        elif type(value) is torch.Tensor:
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                raise ValueError("a tensor of another layout")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError("a tensor of more numbers than the file holds")
+        elif value is not None and type(value) not in (bool, int, float, str):
+            raise ValueError(f"a {type(value).__name__}")
+
+
 def save_iteration(directory: Path, iteration: int, content: dict[str, Any]) -> None:
-    """Saves the state after ``iteration`` iterations and drops all but the newest two."""
-    save(directory / f"iteration_{iteration:08d}.ckpt", content)
-    for path in _newest_first(directory)[KEPT:]:
-        path.unlink()
+    """Saves the state after ``iteration`` iterations and drops all but the newest two up to it."""
+    path = directory / f"iteration_{iteration:08d}.ckpt"
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)
+    save(path, content)
+    for old in [path for path in _newest_first(directory) if number_of(path) <= iteration][KEPT:]:
+        with contextlib.suppress(OSError):  # it costs room, no more
+            old.unlink()
 
 
-def load_newest(directory: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+def load_newest(directory: Path, warn: Callable[[str], None], *, put_aside: bool = False) -> dict[str, Any]:
     """The newest checkpoint that is whole; each one passed over costs one line to ``warn``.
+
+    Args:
+        put_aside: rename what is passed over, so that it is never again taken for a checkpoint; for the process that
+            writes to the run.
 
     Raises:
         CheckpointError: there is none.
     """
+    require_folder(directory)
     for path in _newest_first(directory):
         try:
-            return load(path)
+            content = load(path)
+            if content.get("iteration") != number_of(path):
+                raise CheckpointError(f"{path.name} is of iteration {content.get('iteration')!r}: it was renamed")
+            return content
         except CheckpointError as error:
-            warn(f"{error}; looking for the checkpoint before it")
+            what = str(error)
+            if put_aside:
+                with contextlib.suppress(OSError):  # then it is passed over once more
+                    what += f" and is now {set_aside(path).name}"
+            warn(f"{what}; looking for the checkpoint before it")
     raise CheckpointError(f"no usable checkpoint in {directory}")
+
+
+def require_folder(directory: Path) -> None:
+    """Refuses a link in the place of a folder of checkpoints.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    if directory.is_symlink():
+        raise CheckpointError(f"{directory} is a link, which a run folder may not hold: put the folder itself there")
 
 
 def has_checkpoint(directory: Path) -> bool:
@@ -97,7 +142,14 @@ def has_checkpoint(directory: Path) -> bool:
     return bool(_newest_first(directory))
 
 
+def number_of(path: Path) -> int:
+    """The iteration that a checkpoint's name says."""
+    found = NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[1])
+
+
 def _newest_first(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
-    return sorted((p for p in directory.iterdir() if NAME.fullmatch(p.name)), reverse=True)
+    return sorted((p for p in directory.iterdir() if NAME.fullmatch(p.name)), key=number_of, reverse=True)

@@ -1,16 +1,14 @@
 """The folder a run is recorded in: made once, opened by the names of classes, locked while a process writes to it."""
 
-import fcntl
-import importlib.metadata
+import errno
+import itertools
 import json
 import os
-import platform
 import re
+import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,47 +20,64 @@ from metarl.envs.registry import TASKS
 from metarl.runs import checkpoint
 from metarl.runs.config import decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
+from metarl.runs.files import read_file, require_no_links, write_whole
 from metarl.runs.playable import require_playable
+from metarl.runs.versions import versions
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MOST_BYTES = 1 << 20  # of a config
 
 
-DISTRIBUTION = "metarl-toolkit"
-RECORDED = ("torch", "mujoco", "gymnasium", "metaworld", "numpy")
-
-
-def default_name(experiment: Experiment) -> str:
-    algorithm = type(experiment.learner).__name__.lower()
+def default_names(experiment: Experiment) -> Iterator[str]:
+    """Names for a run that is given none: two of one second differ by a number."""
+    algorithm, task = type(experiment.learner).__name__.lower(), experiment.task.name
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return f"{algorithm}-{experiment.task.name}-{experiment.preset}-seed{experiment.seed}-{moment}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm}-{task}-{experiment.preset}-seed{experiment.seed}")[:60]
+    yield f"{name}-{moment}"
+    yield from (f"{name}-{moment}-{number}" for number in itertools.count(2))
 
 
 def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
-    """Makes a new run folder with ``config.json`` and ``versions.json``; never touches one that exists.
+    """Makes a new run folder with ``config.json`` and ``versions.json``, whole or not at all; never touches one that
+    exists. Without a name it is called by learner, task, preset, seed and time, and a number where that is taken.
 
     Raises:
         ValueError: a bad name, a folder that exists, or a disk that cannot be written.
     """
-    name = default_name(experiment) if name is None else name
-    if not RUN_NAME.fullmatch(name):
-        raise ValueError(f"name is {name!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
+    names = iter([name]) if name is not None else default_names(experiment)
+    chosen = next(names)
+    if not RUN_NAME.fullmatch(chosen):
+        raise ValueError(f"name is {chosen!r}: use up to 80 letters, digits, '.', '_' and '-', a letter or digit first")
     _require_readable(experiment)
     require_playable(experiment.task, experiment.num_tasks, experiment.episodes, experiment.device)
-    run = root / name
+    half_made = root / f".{chosen}.{secrets.token_hex(8)}.new"  # ignored, should the process die here
     try:
-        run.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}") from error
+        (half_made / checkpoint.DIRECTORY).mkdir(parents=True)
+        write_whole(half_made / "versions.json", json.dumps(versions(), indent=2).encode() + b"\n")
+        record_config(experiment, half_made)
+        while not _rename_exclusively(half_made, root / chosen):
+            if name is not None:
+                run = root / name
+                raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}")
+            chosen = next(names)
     except OSError as error:
         raise _not_writable(root, error) from error
+    finally:
+        shutil.rmtree(half_made, ignore_errors=True)
+    return root / chosen
+
+
+def _rename_exclusively(folder: Path, target: Path) -> bool:
+    """Whether a folder now has its name; of several that want the same one, exactly one gets it."""
+    if os.path.lexists(target):  # an empty folder would give way
+        return False
     try:
-        (run / checkpoint.DIRECTORY).mkdir()
-        (run / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
-        record_config(experiment, run)
+        os.rename(folder, target)
     except OSError as error:
-        shutil.rmtree(run, ignore_errors=True)  # a half-made folder would hold its name
-        raise _not_writable(root, error) from error
-    return run
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(target):
+            return False
+        raise
+    return True
 
 
 def _not_writable(root: Path, error: OSError) -> ValueError:
@@ -71,13 +86,11 @@ def _not_writable(root: Path, error: OSError) -> ValueError:
 
 def record_config(experiment: Experiment, run: Path) -> None:
     """``config.json``, anew where a resumed run has other intervals, another length or device."""
-    temporary = run / "config.tmp"
-    temporary.write_text(json.dumps(to_json(experiment), indent=2) + "\n")
-    os.replace(temporary, run / "config.json")
+    write_whole(run / "config.json", json.dumps(to_json(experiment), indent=2).encode() + b"\n")
 
 
 def _require_readable(experiment: Experiment) -> None:
-    """Refuses what trains but could never be opened again.
+    """Raises if the experiment could be trained but not reloaded from its run folder.
 
     Raises:
         ValueError: a learner or a task that is not known by its name, or a field that JSON changes.
@@ -98,19 +111,22 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
         ValueError: not a run folder, or one of another version, or of a device that this machine does not have.
     """
     path = run / "config.json"
+    require_no_links(run, run / checkpoint.DIRECTORY)
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(read_file(path, MOST_BYTES))
     except FileNotFoundError as error:
         raise ValueError(f"{run} is no run folder: it has no config.json") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     recorded = str(config.get("device", "cpu")) if isinstance(config, dict) else "cpu"
     if device is None and recorded.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"{run} is of device {recorded}, which this machine does not have: add --device cpu")
     moved = device is not None and device != recorded
     try:
         experiment = _experiment_from(config | {"device": "cpu", "physics": "auto"} if moved else config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} describes no experiment of this version of metarl{_maker(run)}: {error}") from error
     return experiment if device is None else replace(experiment, device=device)
 
@@ -118,8 +134,8 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
 def _maker(run: Path) -> str:
     """Which version of metarl a run is of, where ``versions.json`` says it."""
     try:
-        return f" (it was made by commit {json.loads((run / 'versions.json').read_text())['git_commit'][:7]})"
-    except (OSError, ValueError, KeyError, TypeError):
+        return f" (it was made by commit {json.loads(read_file(run / 'versions.json', MOST_BYTES))['git_commit'][:7]})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
@@ -138,46 +154,3 @@ def _experiment_from(config: Any) -> Experiment:
     learner = from_json(ALGORITHMS[algorithm], config["learner"])
     rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
     return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
-
-
-def versions() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its config."""
-    found: dict[str, Any] = {name: importlib.metadata.version(name) for name in RECORDED}
-    found["metarl"] = importlib.metadata.version(DISTRIBUTION)
-    return {
-        **found,
-        "python": platform.python_version(),
-        "git_commit": _git_commit(),
-        "cpu_cores": os.cpu_count(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of this source tree, with ``+changes`` where it was edited; None outside a git checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        changed = bool(git("status", "--porcelain", "--untracked-files=no"))
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-@contextmanager
-def run_lock(run: Path) -> Iterator[None]:
-    """Held while a process writes to a run; the kernel drops it when the process dies.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    with open(run / "run.lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{run} is in use by another process: wait for it, or stop it") from error
-        yield

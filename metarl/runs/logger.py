@@ -1,42 +1,36 @@
 """What a run records: TensorBoard events and the same scalars as CSV, both over environment steps; and the progress."""
 
-import csv
 import os
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from torch.utils.tensorboard import SummaryWriter
 
+from metarl.runs import table
+from metarl.runs.events import EventFile
+from metarl.runs.files import open_regular, write_whole
 from metarl.types import Metrics
-
-
-def num_recorded(directory: Path) -> int:
-    """Iterations that a run's ``progress.csv`` holds."""
-    path = directory / "progress.csv"
-    return max(0, len(path.read_text().splitlines()) - 1) if path.exists() else 0
 
 
 class ScalarLog:
     """One row an iteration. Opened again on resume, it drops what lies past the checkpoint."""
 
-    def __init__(self, directory: Path, *, iteration: int, env_steps: int) -> None:
+    def __init__(
+        self, directory: Path, *, iteration: int, env_steps: int, warn: Callable[[str], None] = warnings.warn
+    ) -> None:
         """``iteration`` and ``env_steps`` are where the run stands: 0 and 0, or those of the checkpoint."""
-        self._path = directory / "progress.csv"
-        self._rows: list[dict[str, str]] = []
-        if self._path.exists():
-            with open(self._path, newline="") as file:
-                whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk tears the last
-            self._rows = [row for row in whole if int(row["iteration"]) < iteration]
-        self._columns = list(self._rows[0]) if self._rows else []
+        self._path = directory / table.NAME
+        self._columns, self._rows = table.recover(self._path, iteration, warn)
         self._rewrite()
-        self._writer = SummaryWriter(str(directory), purge_step=env_steps + 1)
+        self._events = EventFile(directory, purge_step=env_steps + 1)
 
     def write(self, iteration: int, env_steps: int, metrics: Metrics) -> None:
         for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, env_steps)
-        self._writer.flush()
+            self._events.add_scalar(tag, value, env_steps)
+        self._events.flush()
         row = {"iteration": str(iteration), "env_steps": str(env_steps)}
         row |= {tag: f"{value:.9g}" for tag, value in metrics.items()}
         self._rows.append(row)
@@ -45,20 +39,14 @@ class ScalarLog:
             self._columns += new
             self._rewrite()
             return
-        with open(self._path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+        with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+            file.write(table.written(self._columns, [row], header=False))
 
     def close(self) -> None:
-        self._writer.close()
+        self._events.close()
 
     def _rewrite(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
-            if self._columns:
-                writer = csv.DictWriter(file, self._columns, restval="")
-                writer.writeheader()
-                writer.writerows(self._rows)
-        os.replace(temporary, self._path)
+        write_whole(self._path, table.written(self._columns, self._rows, header=bool(self._columns)))
 
 
 class ProgressDisplay:

@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import torch
 
 from metarl.runs import checkpoint
+from metarl.runs.stopping import install, reinstall
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
@@ -30,6 +32,32 @@ def prepare_process(num_threads: int, *, deterministic: bool = False) -> None:
             mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
+class Ended(BaseException):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """The first signal that asks for it raises :class:`Ended`, on the way of which half-made things are removed; later
+    ones change nothing. Training has handlers of its own."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise Ended(number)
+
+    before = install(end)
+    try:
+        yield
+    finally:
+        reinstall(before)
+
+
 @contextmanager
 def errors_in_one_sentence() -> Iterator[None]:
     """Ends the program with what is wrong and what would do, without a traceback."""
@@ -42,6 +70,8 @@ def errors_in_one_sentence() -> Iterator[None]:
         _fail(f"{error}; a run that it stopped continues with --resume once that is mended" if full else str(error))
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
+    except Ended as ended:
+        _fail("interrupted", 128 + ended.number)
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
@@ -51,5 +81,5 @@ def errors_in_one_sentence() -> Iterator[None]:
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(code)

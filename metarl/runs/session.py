@@ -1,6 +1,7 @@
 """Training in a run folder: checkpoints, resuming and stopping."""
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from metarl.envs.api import TaskEnv
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
 from metarl.metrics import by_kind
-from metarl.runs import checkpoint
+from metarl.runs import checkpoint, table
 from metarl.runs.experiment import Experiment
-from metarl.runs.folder import record_config, run_lock
-from metarl.runs.logger import ProgressDisplay, ScalarLog, num_recorded
+from metarl.runs.files import require_no_links
+from metarl.runs.folder import record_config
+from metarl.runs.lock import run_lock
+from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
 from metarl.runs.snapshot import capture, initial_progress, restore
 from metarl.runs.stopping import StopOnSignal, Stopped
@@ -40,12 +43,24 @@ def execute(
     """
     console = Console(soft_wrap=True, markup=False) if console is None else console
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
-    with run_lock(run), StopOnSignal() as stopping, contextlib.suppress(Stopped):
-        _train_in(run, experiment, stopping, console, callbacks)
+    require_no_links(run, run / checkpoint.DIRECTORY)
+    with run_lock(run, console.print), StopOnSignal() as stopping, contextlib.suppress(Stopped):
+        try:
+            _train_in(run, experiment, stopping, console, callbacks)
+        except OSError as error:
+            if error.filename is None or run in Path(os.fsdecode(error.filename)).parents:
+                raise OSError(error.errno, _lost(run, error)) from error
+            raise
     if stopping.signal is not None:
-        console.print(f"stopped; continue with --resume {run}")
+        with contextlib.suppress(OSError):  # of a closed terminal
+            console.print(f"stopped; continue with --resume {run}")
         return 128 + stopping.signal
     return 0
+
+
+def _lost(run: Path, error: OSError) -> str:
+    where = f" ({Path(os.fsdecode(error.filename)).name})" if error.filename else ""
+    return f"{run} cannot be written any more{where}: {error.strerror}; what it holds continues with --resume"
 
 
 def _train_in(
@@ -91,9 +106,9 @@ class Recording:
         self._callbacks = callbacks
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
         self._checkpoints = run / checkpoint.DIRECTORY
-        self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps)
+        self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
-        self._snapshot = capture(progress, env)
+        self._snapshot = capture(experiment, progress, env)
         self.notice = Notices(console)
 
     @property
@@ -104,7 +119,7 @@ class Recording:
     def begin(self) -> None:
         """Notes the state that an interrupted iteration falls back to."""
         with self._stopping.postponed():
-            self._snapshot = capture(self._progress, self._env)
+            self._snapshot = capture(self._experiment, self._progress, self._env)
             if self.iteration % self._experiment.checkpoint_interval == 0:
                 self._save()
 
@@ -121,9 +136,12 @@ class Recording:
     def close(self) -> None:
         """Writes the last checkpoint."""
         with self._stopping.postponed():
-            self._display.close()
-            self._scalars.close()
-            self._save()
+            try:
+                self._save()
+            finally:
+                self._scalars.close()
+                with contextlib.suppress(OSError):  # of a closed terminal
+                    self._display.close()
 
     def _save(self) -> None:
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
@@ -131,7 +149,7 @@ class Recording:
 
 def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
-        if recorded := num_recorded(run):
+        if recorded := table.num_recorded(run):
             raise ValueError(
                 f"{run} has {recorded} iterations in progress.csv and no checkpoint to continue from: bring "
                 f"its {checkpoint.DIRECTORY}/ back, or start a new run"
@@ -139,7 +157,7 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
         (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)
         console.print(f"recording in {run}")
         return
-    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print)
+    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print, put_aside=True)
     restore(experiment, progress, env, content)
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")

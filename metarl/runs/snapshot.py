@@ -1,6 +1,6 @@
 """Everything a run continues from, as a checkpoint's content, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from metarl.envs.api import TaskEnv
 from metarl.runs import checkpoint
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.experiment import Experiment
+from metarl.runs.identity import identity, require_same_experiment
+from metarl.runs.likeness import require_counters, require_like, require_shapes
 from metarl.seeds import stream
 from metarl.train import Progress
 
@@ -26,13 +28,16 @@ def initial_progress(experiment: Experiment) -> Progress:
 def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
     """The newest usable checkpoint of a run: counters and learner, without its worlds."""
     progress = initial_progress(experiment)
-    restore_learner(progress, checkpoint.load_newest(run / checkpoint.DIRECTORY, warn))
+    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, warn)
+    require_same_experiment(experiment, content)
+    restore_learner(progress, content)
     return progress
 
 
-def capture(progress: Progress, env: TaskEnv) -> dict[str, Any]:
-    """Counters, learner, generators and worlds, in new memory."""
+def capture(experiment: Experiment, progress: Progress, env: TaskEnv) -> dict[str, Any]:
+    """Counters, learner, generators and worlds, in new memory; and which experiment they are of."""
     return {
+        "experiment": identity(experiment),
         "iteration": progress.iteration,
         "env_steps": progress.env_steps,
         "learner": progress.learner_state._asdict(),
@@ -53,16 +58,22 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: d
     Raises:
         CheckpointError: the checkpoint is of another experiment.
     """
+    require_same_experiment(experiment, content)
     restore_learner(progress, content)
-    progress.tasks.set_state(content["tasks"])
-    if content.get("device", "cpu") == env.device.type:
-        progress.actions.set_state(content["actions"])
-        env.load_state_dict(content["env"])
-        return
-    seed, device = experiment.seed, str(env.device)
-    progress.actions = stream(seed, "actions", progress.iteration, device=device)
-    resets = (stream(seed, f"moved {n}", progress.iteration, device=device).get_state() for n in count())
-    env.load_state_dict(tree_map_only(torch.Tensor, lambda x: next(resets) if _is_generator(x) else x, content["env"]))
+    try:
+        progress.tasks.set_state(content["tasks"])
+        require_shapes("env", env.state_dict(), content["env"])
+        if content.get("device", "cpu") == env.device.type:
+            progress.actions.set_state(content["actions"])
+            env.load_state_dict(content["env"])
+            return
+        seed, device = experiment.seed, str(env.device)
+        progress.actions = stream(seed, "actions", progress.iteration, device=device)
+        resets = (stream(seed, f"moved {n}", progress.iteration, device=device).get_state() for n in count())
+        moved = tree_map_only(torch.Tensor, lambda x: next(resets) if _is_generator(x) else x, content["env"])
+        env.load_state_dict(moved)
+    except ANY_WRONG_CONTENT as error:
+        raise CheckpointError(f"the checkpoint is of another experiment: {_said(error)}") from error
 
 
 def _is_generator(x: torch.Tensor) -> bool:
@@ -71,22 +82,28 @@ def _is_generator(x: torch.Tensor) -> bool:
 
 
 def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
-    """The counters and the learner's state alone, checked against the shapes that the experiment builds."""
+    """The counters and the learner's state alone, checked against what the experiment builds.
+
+    Raises:
+        CheckpointError: the checkpoint is of another experiment, or holds what no training leaves.
+    """
     template = progress.learner_state
     try:
         state = type(template)(**content["learner"])
-        _require_shapes(template.meta, state.meta)
+        require_like(template, state)
+        counters = require_counters(content)
         device = next(iter(template.meta.values())).device
         parts = {name: part for name, part in state._asdict().items() if name != "optimizer"}  # Adam moves its own
         moved = tree_map_only(torch.Tensor, lambda x: x.to(device), parts)
-        progress.learner_state = state._replace(**moved)
-        progress.iteration, progress.env_steps = int(content["iteration"]), int(content["env_steps"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint is of another experiment: {error!r}") from error
+    except ANY_WRONG_CONTENT as error:
+        raise CheckpointError(f"the checkpoint is of another experiment: {_said(error)}") from error
+    progress.learner_state = state._replace(**moved)
+    progress.iteration, progress.env_steps = counters
 
 
-def _require_shapes(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    shapes = {name: tuple(value.shape) for name, value in expected.items()}
-    others = {name: tuple(value.shape) for name, value in found.items()}
-    if shapes != others:
-        raise CheckpointError(f"the checkpoint's parameters are {others}, the experiment's {shapes}")
+ANY_WRONG_CONTENT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
+
+
+def _said(error: Exception) -> str:
+    """In one line."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]

@@ -1,10 +1,31 @@
-"""SIGTERM and Ctrl-C as an exception, at once or after a section that must not be cut."""
+"""SIGTERM, SIGHUP and Ctrl-C as an exception, at once or after a section that must not be cut."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP")  # the last one of a closed terminal; not every system has it
+
+
+def install(handler: Any) -> dict[int, Any]:
+    """Handles the signals that ask a process to end, and returns what handled them before.
+
+    None outside the main thread, where Python has no signals; and none that the parent wants ignored (``nohup``).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def reinstall(before: dict[int, Any]) -> None:
+    """Undoes :func:`install`."""
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class Stopped(BaseException):
@@ -12,10 +33,7 @@ class Stopped(BaseException):
 
 
 class StopOnSignal:
-    """While entered, the first signal raises :class:`Stopped`; later ones change nothing.
-
-    Python tells the main thread alone of signals; entered in another one, it does nothing.
-    """
+    """While entered, the first signal raises :class:`Stopped`; later ones change nothing."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -23,14 +41,11 @@ class StopOnSignal:
         self._postponed = False
 
     def __enter__(self) -> "StopOnSignal":
-        main = threading.current_thread() is threading.main_thread()
-        caught = (signal.SIGTERM, signal.SIGINT) if main else ()
-        self._before = {number: signal.signal(number, self._handle) for number in caught}
+        self._before = install(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        reinstall(self._before)
 
     @contextmanager
     def postponed(self) -> Iterator[None]:

@@ -130,7 +130,7 @@ class Run:
 
 
 def capture_of(run: Run) -> dict[str, Any]:
-    return capture(run.progress, run.env)
+    return capture(run.experiment, run.progress, run.env)
 
 
 def on(device: str) -> AbstractContextManager[Any]:
@@ -236,7 +236,7 @@ def test_worlds_with_generators_of_their_own_move_too(task: TaskDistribution) ->
     first.set_tasks(task.sample(2, torch.Generator().manual_seed(0)))
     first.reset()
     experiment = experiment_of(rl2("gru"), task, "cpu")
-    content = capture(initial_progress(experiment), first) | {"device": "cuda"}
+    content = capture(experiment, initial_progress(experiment), first) | {"device": "cuda"}
     there = tree_map(lambda x: x[:16] if isinstance(x, Tensor) and x.dtype == torch.uint8 else x, content["env"])
     restore(experiment, initial_progress(experiment), second, content | {"env": there})
     for name, value in first.state_dict()["worlds"].items():

@@ -1,0 +1,105 @@
+"""Whether a checkpoint's content is what the experiment builds: kinds, shapes and numbers, before any of it is used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGEST = 2**62  # of a counter
+
+
+def require_counters(content: Mapping[str, Any]) -> tuple[int, int]:
+    """Iterations and environment steps.
+
+    Raises:
+        ValueError: they are no whole numbers from 0 on.
+    """
+    iteration, env_steps = content["iteration"], content["env_steps"]
+    for name, count in (("iteration", iteration), ("env_steps", env_steps)):
+        _require_count(name, count)
+    return iteration, env_steps
+
+
+def _require_count(name: str, value: Any) -> None:
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise ValueError(f"{name} is {value!r}, no count")
+
+
+def require_like(template: Any, state: Any) -> None:
+    """Refuses a learner's state that the experiment's learner could not have.
+
+    Args:
+        template: the state before training; its optimizer is empty, and a running statistic over time may be shorter.
+
+    Raises:
+        ValueError: the first part that differs, by name.
+    """
+    expected, found = shapes_of(template.meta), shapes_of(state.meta)
+    if expected != found:
+        raise ValueError(f"its parameters are {found}, the run's {expected}")
+    for name, value in state._asdict().items():
+        like = getattr(template, name)
+        if name == "optimizer":
+            require_adam(state.meta, value)
+        elif isinstance(like, Tensor):
+            _require_tensor(name, value, like.dtype)
+            if value.dim() != like.dim() or value.shape[1:] != like.shape[1:]:
+                raise ValueError(f"{name} has the shape {tuple(value.shape)}, the run's {tuple(like.shape)}")
+        elif isinstance(like, Mapping):
+            for key, tensor in value.items():
+                _require_tensor(f"{name}.{key}", tensor, like[key].dtype)
+        elif type(like) is int:
+            _require_count(name, value)
+
+
+def require_adam(meta: Mapping[str, Tensor], optimizer: Any) -> None:
+    """Refuses a state of Adam that does not fit the parameters, in their order; what is not learned has none."""
+    if not isinstance(optimizer, Mapping):
+        raise ValueError("optimizer is no state of Adam")
+    if not optimizer:
+        return
+    (group,), moments = optimizer["param_groups"], optimizer["state"]
+    shapes = [tuple(value.shape) for value in meta.values()]
+    found = [tuple(moments[index]["exp_avg"].shape) for index in sorted(moments)]
+    if list(moments) != list(range(len(moments))) or list(group["params"]) != list(moments):
+        raise ValueError("the optimizer has no moments for some parameters")
+    unlearned = len(shapes) - len(found)  # the statistics behind the parameters
+    if unlearned not in (0, 1) or found != shapes[: len(found)]:
+        raise ValueError(f"the optimizer's moments are of {found}, the parameters of {shapes}")
+    for index, moment in moments.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            _require_tensor(f"optimizer.{index}.{name}", moment[name], torch.float32, torch.float64)
+            if tuple(moment[name].shape) != found[index]:
+                raise ValueError(f"the optimizer's {name} is of {tuple(moment[name].shape)}")
+
+
+def require_shapes(name: str, template: Any, found: Any) -> None:
+    """Refuses the state of other worlds: more or fewer of them, or of another kind."""
+    if isinstance(template, Mapping):
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{name} is no state of worlds")
+        for key in template.keys() & found.keys():
+            require_shapes(f"{name}.{key}", template[key], found[key])
+    elif isinstance(template, Tensor):
+        if not isinstance(found, Tensor) or found.dtype != template.dtype:
+            raise ValueError(f"{name} is no tensor of {template.dtype}")
+        if found.dtype != torch.uint8 and found.shape != template.shape:  # a generator's, of another device
+            raise ValueError(
+                f"{name} has the shape {tuple(found.shape)}, the run's worlds {tuple(template.shape)}: is num_tasks or "
+                "num_envs another?"
+            )
+    elif type(template) is int:
+        _require_count(name, found)
+
+
+def shapes_of(parameters: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors by name."""
+    return {name: tuple(value.shape) for name, value in parameters.items()}
+
+
+def _require_tensor(name: str, value: Any, *dtypes: torch.dtype) -> None:
+    if not isinstance(value, Tensor) or value.dtype not in dtypes:
+        raise ValueError(f"{name} is no tensor of {' or '.join(map(str, dtypes))}")
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name} holds numbers that are not finite")

@@ -1,0 +1,165 @@
+"""Killed with -9 at random phases, again and again, and resumed: every value and every row are an undisturbed run's.
+
+A life is a fork of this process, which has everything imported and never trains itself (autograd's threads do not
+survive a fork); it writes a byte to a pipe at each phase of its work
+(every file and every rename, every batch and every update), and is killed after a random number of them.
+"""
+
+import csv
+import io
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils._pytree import tree_flatten
+
+from metarl import train as training
+from metarl.algorithms.es_maml import ESMAML
+from metarl.algorithms.maml import MAML
+from metarl.algorithms.promp import ProMP
+from metarl.algorithms.reptile import Reptile
+from metarl.algorithms.rl2 import RL2
+from metarl.envs.small.navigation import Navigation
+from metarl.networks.recurrent import RecurrentPolicy
+from metarl.runs import checkpoint, snapshot
+from metarl.runs.experiment import Experiment
+from metarl.runs.folder import create_run
+from metarl.runs.session import execute
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LAST = 5
+NEVER = 10**9  # phases
+BASE = Experiment(
+    task=Navigation(horizon=4),
+    learner=MAML(),
+    num_tasks=2,
+    num_envs=2,
+    episodes=2,
+    iterations=LAST,
+    checkpoint_interval=1,
+    eval_interval=2,
+    eval_tasks=2,
+    num_threads=1,
+)
+LEARNERS = {
+    "maml": BASE,
+    "promp": replace(BASE, learner=ProMP()),
+    "reptile": replace(BASE, learner=Reptile()),
+    "es_maml": replace(BASE, learner=ESMAML(pairs=2), num_tasks=4),
+    "rl2": replace(BASE, learner=RL2(policy=RecurrentPolicy(memory_size=4), epochs=1), num_envs=1),
+}
+
+
+def live(experiment: Experiment, run: Path, pipe: int | None, harm: Callable[[], None]) -> None:
+    """One life: in a fork, it never returns."""
+    if pipe is not None:
+
+        def spied(owner: Any, name: str) -> None:
+            original = getattr(owner, name)
+
+            def with_a_byte(*arguments: Any, **options: Any) -> Any:
+                os.write(pipe, b".")
+                found = original(*arguments, **options)
+                os.write(pipe, b".")
+                return found
+
+            setattr(owner, name, with_a_byte)
+
+        for name in ("open", "replace", "fsync", "unlink"):
+            spied(os, name)
+        spied(training, "rollout")
+        spied(type(experiment.learner), "update")
+        harm()
+    execute(experiment, run, console=Console(file=io.StringIO()))
+
+
+def killed(experiment: Experiment, run: Path, phases: int, chance: random.Random, harm: Callable[[], None]) -> bool:
+    """Whether the kill came before the end of the life."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            live(experiment, run, writing, harm)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    seen = 0
+    while seen < phases and (found := os.read(reading, 1)):
+        seen += len(found)
+    if phases < NEVER:
+        time.sleep(chance.choice([0.0, 0.0, 0.0005, 0.002]))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reading)
+    assert not (os.WIFEXITED(status) and os.WEXITSTATUS(status)), "a life ended by itself, in an error"
+    return os.WIFSIGNALED(status)
+
+
+def bits(x: Any) -> Any:
+    return (x.dtype, tuple(x.shape), x.numpy().tobytes()) if isinstance(x, torch.Tensor) else (type(x), x)
+
+
+def outcome(run: Path) -> tuple[Any, ...]:
+    """Every value of the last checkpoint and every row but the times."""
+    leaves, structure = tree_flatten(checkpoint.load(run / checkpoint.DIRECTORY / f"iteration_{LAST:08d}.ckpt"))
+    with open(run / "progress.csv", newline="") as file:
+        rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+    return structure, [bits(leaf) for leaf in leaves], rows
+
+
+def differing(name: str, kills: int, folder: Path, harm: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Kills that hit, and runs that end otherwise than the undisturbed one."""
+    experiment, chance, hits, different, lives = LEARNERS[name], random.Random(name), 0, 0, 0
+    whole = create_run(experiment, folder, "whole")
+    assert not killed(experiment, whole, NEVER, chance, lambda: None)
+    while hits < kills:
+        run = create_run(experiment, folder, f"run{lives}")
+        lives += 1
+        for _ in range(chance.randint(1, 4)):
+            hits += killed(experiment, run, chance.randint(1, 120), chance, harm)
+        assert not killed(experiment, run, NEVER, chance, lambda: None)
+        different += outcome(run) != outcome(whole)
+    return hits, different
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_killed_runs_end_with_the_bits_of_an_undisturbed_one(name: str, tmp_path: Path) -> None:
+    hits, different = differing(name, 3, tmp_path)
+    assert hits >= 3
+    assert different == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", LEARNERS)
+def test_so_do_many(name: str, tmp_path: Path) -> None:
+    """70 kills a learner, 350 in all."""
+    assert differing(name, 70, tmp_path)[1] == 0
+
+
+@pytest.mark.slow
+def test_a_forgotten_generator_is_noticed(tmp_path: Path) -> None:
+    """Negative control: checkpoints without the state of the generator of actions."""
+
+    def forget() -> None:
+        capture = snapshot.capture
+        fresh = torch.Generator().manual_seed(0).get_state()
+        import metarl.runs.session as session
+
+        session.capture = lambda *arguments: capture(*arguments) | {"actions": fresh}
+
+    assert differing("maml", 10, tmp_path, forget)[1] > 0
