@@ -159,8 +159,7 @@ class Trial:
     def act(self, obs: Numbers, *, greedy: bool = False) -> NDArray[Any] | Tensor:
         """Samples an action for the observation [obs], in the order and the units of the task.
 
-        Args:
-            greedy: the most likely action, or the mean: for use after adaptation, as an inner step learns from noise.
+        ``greedy`` takes the most likely one, or the mean: after adaptation, for an inner step learns from noise.
 
         Returns:
             Continuous actions [act], clipped to [-1, 1] as the environment does; the index of a discrete one.
@@ -205,8 +204,7 @@ class Trial:
         step = Step(next_obs, next_obs, earned, ended[0], ended[1], never, never)
         self.acting.observe(step, None if action is None else self._taken(action))
         taken = self.acting.previous
-        assert taken is not None
-        if not self._learner.remembers:
+        if not self._learner.remembers and taken is not None:
             self._steps.append(
                 taken._asdict()
                 | {"obs": self._obs, "next_obs": next_obs, "dist": self.acting.dist, "success": never, "valid": ~never}

@@ -170,10 +170,6 @@ def test_the_examples_train_and_resume(name: str, worlds: tuple[str, str], tmp_p
     TASKS.pop("pendulum_gravity")
     code = ["--code", str(FILE)]
     options = [*TINY, "--num-envs", worlds[0], "--episodes", worlds[1], "--runs", str(tmp_path), "--name", "run"]
-    with pytest.raises(SystemExit) as done:
-        cli.main(["train", name, *options, *code])
-    assert not done.value.code
-    with pytest.raises(SystemExit) as done:
-        cli.main(["train", "--resume", str(tmp_path / "run"), "--iterations", "3", *code])
-    assert not done.value.code
+    cli.main(["train", name, *options, *code])
+    cli.main(["train", "--resume", str(tmp_path / "run"), "--iterations", "3", *code])
     assert len((tmp_path / "run" / "progress.csv").read_text().splitlines()) == 1 + 3
