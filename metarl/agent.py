@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metarl.envs.api import EnvSpec, Step, TaskEnv
-from metarl.envs.fields import LARGEST, BadField
+from metarl.envs.api import LARGEST, EnvSpec, Step, TaskEnv
+from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import MetaTest, measure
 from metarl.rollout import nothing_before, rollout
@@ -188,8 +188,7 @@ class Trial:
 
         Args:
             obs: where it led, before any reset [obs].
-            terminated: it ended the task's MDP.
-            truncated: the time limit, or whoever stops an episode early.
+            terminated: it ended the task's MDP; truncated: the time limit did, or whoever stops an episode early.
             action: what was done where that is something else, such as a limiter's; the index of a discrete one.
                 Memory is fed it; an inner step takes it for the policy's own.
 
@@ -226,8 +225,7 @@ class Trial:
                 "takes whole ones, give observe() truncated=True where you stop one"
             )
         fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *self._steps)
-        zeros = torch.zeros_like(fields["reward"])
-        log_prob = fields["dist"].log_prob(fields["action"])
+        zeros, log_prob = torch.zeros_like(fields["reward"]), fields["dist"].log_prob(fields["action"])
         batch = TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros)
         state = self._agent.state
         credited = self._learner.credit(state, batch)
