@@ -124,10 +124,12 @@ class GymWorlds:
         self._tasks, self._spec = tasks, tasks.spec
         self._vector = SyncVectorEnv([tasks.whole] * num_worlds, autoreset_mode=AutoresetMode.DISABLED)
         self._obs = torch.zeros(num_worlds, self._spec.obs_dim)
-        self._task: Tensor | None = None
+        example = tasks.sample(1, torch.Generator().manual_seed(0))
+        self._task = torch.zeros(num_worlds, *example.shape[1:], dtype=example.dtype)
         self._seeds = torch.zeros(num_worlds, dtype=torch.int64)
         self._age = torch.zeros(num_worlds, dtype=torch.int64)  # steps since the last reset
-        self._actions: deque[Tensor] = deque(maxlen=self._spec.horizon)  # [world act], the last ones
+        none = torch.zeros(self._spec.horizon, num_worlds, self._spec.action_dim)
+        self._actions: deque[Tensor] = deque(none, maxlen=self._spec.horizon)  # [world act], the last ones
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
         self._task = task.clone()
@@ -169,22 +171,13 @@ class GymWorlds:
         return action.reshape(len(action), *(self._vector.single_action_space.shape or ())).numpy()
 
     def state_dict(self) -> dict[str, Tensor]:
-        actions = torch.stack([*self._actions]) if self._actions else torch.zeros(0, len(self._age), 1)
-        task = {} if self._task is None else {"task": self._task.clone()}
-        return task | {
-            "seeds": self._seeds.clone(),
-            "age": self._age.clone(),
-            "actions": actions,
-            "obs": self.observe(),
-        }
+        begun = {"task": self._task.clone(), "seeds": self._seeds.clone(), "age": self._age.clone()}
+        return begun | {"actions": torch.stack([*self._actions]), "obs": self.observe()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Repeats the episodes that the worlds were in."""
-        if "task" not in state:
-            return  # no world has begun
         self.set_tasks(state["task"])
         self._begin(torch.ones_like(self._age, dtype=torch.bool), state["seeds"])
-        self._actions.clear()
         self._actions.extend(state["actions"])
         for world, (env, age) in enumerate(zip(self._vector.envs, state["age"].tolist(), strict=True)):
             for action in state["actions"][len(self._actions) - age :]:
