@@ -3,6 +3,7 @@ and registers them with Gymnasium."""
 
 from metarl.envs.api import EnvSpec, Step, TaskEnv
 from metarl.envs.gymnasium_env import GymnasiumEnv, register_tasks
+from metarl.envs.gymnasium_tasks import GymTasks
 from metarl.envs.locomotion.ant_damaged import AntDamaged
 from metarl.envs.locomotion.ant_dir import AntDir
 from metarl.envs.locomotion.ant_dir_2d import AntDir2D
@@ -48,6 +49,7 @@ __all__ = [
     "Bandit",
     "CartPoleMass",
     "EnvSpec",
+    "GymTasks",
     "GymnasiumEnv",
     "HalfCheetahDamaged",
     "HalfCheetahDir",

@@ -1,5 +1,8 @@
 from . import envs as envs
 from . import presets as presets
+from .agent import TrainedAgent as TrainedAgent
+from .agent import Trial as Trial
+from .agent import load as load
 from .algorithms import ALGORITHMS as ALGORITHMS
 from .algorithms.es_maml import ESMAML as ESMAML
 from .algorithms.gradient import GradientLearner as GradientLearner
@@ -19,6 +22,7 @@ from .networks.recurrent import RecurrentPolicy as RecurrentPolicy
 from .networks.values import LinearFeatureBaseline as LinearFeatureBaseline
 from .rollout import rollout as rollout
 from .runs.experiment import Experiment as Experiment
+from .runs.fitting import fit as fit
 from .train import train as train
 from .types import MetaLearner as MetaLearner
 from .types import Previous as Previous

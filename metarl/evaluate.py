@@ -99,11 +99,11 @@ def meta_test(
             stages = trial_episodes(agent, state, env, task, episodes, generator)
         draws = stream(seed, "separate test actions", device=str(env.device))
         played, per_world = separate_tests(agent, stages, tests, draws, greedy=greedy), 1
-    found = [_measure(batch, per_world, env.spec.horizon) for batch in played]  # a batch at a time: they are large
+    found = [measure(batch, per_world, env.spec.horizon) for batch in played]  # a batch at a time: they are large
     return MetaTest(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 
 
-def _measure(batch: TrajectoryBatch, episodes: int, horizon: int) -> MetaTest:
+def measure(batch: TrajectoryBatch, episodes: int, horizon: int) -> MetaTest:
     usable = kept(batch, episodes)
     returns = by_episode(batch, batch.reward, episodes).where(usable, torch.nan)
     after = solved_after(batch, episodes).where(usable, -1)

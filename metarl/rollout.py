@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -65,7 +66,7 @@ def _play(
     num_steps = max(episodes * horizon, math.ceil(min_steps / env.num_envs) + horizon if min_steps else 0)
     steps: list[dict[str, Any]] = []
     obs = env.reset()
-    previous = _no_previous(env)
+    previous = nothing_before(obs, env.spec.action_dim)
     episodes_left = torch.full((env.num_tasks, env.num_envs), episodes, device=env.device)
     steps_left = torch.full((env.num_tasks, 1), min_steps, device=env.device)
     playing = episodes_left > 0
@@ -122,8 +123,8 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _no_previous(env: TaskEnv) -> Previous:
-    shape = (env.num_tasks, env.num_envs)
-    nothing = torch.zeros(shape, dtype=torch.bool, device=env.device)
-    action = torch.zeros(*shape, env.spec.action_dim, device=env.device)
-    return Previous(action, torch.zeros(shape, device=env.device), nothing, nothing)
+def nothing_before(obs: Float[Tensor, "task env obs"], action_dim: int) -> Previous:
+    """What a policy is fed at the first step of a trial."""
+    nothing = torch.zeros(obs.shape[:2], dtype=torch.bool, device=obs.device)
+    action = torch.zeros(*obs.shape[:2], action_dim, device=obs.device)
+    return Previous(action, torch.zeros(obs.shape[:2], device=obs.device), nothing, nothing)

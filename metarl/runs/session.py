@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +25,17 @@ from metarl.seeds import stream_seed
 from metarl.train import Progress, train
 from metarl.types import Metrics
 
+Callback = Callable[[int, Metrics], object]
+"""Called after each iteration with how many are complete and its metrics; ``True`` ends the run there."""
 
-def execute(experiment: Experiment, run: Path, *, console: Console | None = None) -> int:
+
+class Enough(Exception):
+    """A callback ended the run."""
+
+
+def execute(
+    experiment: Experiment, run: Path, *, console: Console | None = None, callbacks: Sequence[Callback] = ()
+) -> int:
     """Trains ``experiment`` in the folder ``run``, from its newest checkpoint where there is one.
 
     Returns:
@@ -36,7 +46,7 @@ def execute(experiment: Experiment, run: Path, *, console: Console | None = None
     require_no_links(run, run / checkpoint.DIRECTORY)
     with run_lock(run, console.print), StopOnSignal() as stopping, contextlib.suppress(Stopped):
         try:
-            _train_in(run, experiment, stopping, console)
+            _train_in(run, experiment, stopping, console, callbacks)
         except OSError as error:
             if error.filename is None or run in Path(os.fsdecode(error.filename)).parents:
                 raise OSError(error.errno, _lost(run, error)) from error
@@ -53,25 +63,28 @@ def _lost(run: Path, error: OSError) -> str:
     return f"{run} cannot be written any more{where}: {error.strerror}; what it holds continues with --resume"
 
 
-def _train_in(run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console) -> None:
+def _train_in(
+    run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
+) -> None:
     env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
     progress = initial_progress(experiment)
     _continue_or_begin(experiment, run, progress, env, console)
     with stopping.postponed():
         record_config(experiment, run)
-    recording = Recording(experiment, run, progress, env, stopping, console)
+    recording = Recording(experiment, run, progress, env, stopping, console, callbacks)
     try:
-        train(
-            experiment.learner,
-            experiment.task,
-            env,
-            progress,
-            iterations=experiment.iterations,
-            episodes=experiment.episodes_per_env,
-            begin=recording.begin,
-            log=recording.log,
-            notice=recording.notice,
-        )
+        with contextlib.suppress(Enough):
+            train(
+                experiment.learner,
+                experiment.task,
+                env,
+                progress,
+                iterations=experiment.iterations,
+                episodes=experiment.episodes_per_env,
+                begin=recording.begin,
+                log=recording.log,
+                notice=recording.notice,
+            )
         recording.begin()
     finally:
         recording.close()
@@ -88,7 +101,9 @@ class Recording:
         env: TaskEnv,
         stopping: StopOnSignal,
         console: Console,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        self._callbacks = callbacks
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
         self._checkpoints = run / checkpoint.DIRECTORY
         self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
@@ -114,6 +129,9 @@ class Recording:
         with self._stopping.postponed():
             self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
             self._display.update(self._progress.iteration - 1, metrics)
+        answers = [callback(self._progress.iteration, dict(metrics)) for callback in self._callbacks]
+        if any(answer is True for answer in answers):
+            raise Enough
 
     def close(self) -> None:
         """Writes the last checkpoint."""
