@@ -131,6 +131,8 @@ def evaluate_run(
     Raises:
         ValueError: not a run folder, or a folder that cannot be written, before any work.
     """
+    if pretrain_iterations is not None and pretrain_iterations < 0:
+        raise BadField(f"pretrain_iterations is {pretrain_iterations}: use at least 0, which leaves the comparison out")
     say = partial(console.print, markup=False, highlight=False)
     experiment = load_experiment(run, device)
     plan = protocol.plan(experiment)

@@ -113,7 +113,7 @@ def test_importing_the_package_takes_no_torch() -> None:
         (["doctor", "--qqq"], "--qqq is no option of metarl doctor: perhaps --help"),
     ],
 )
-def test_a_mistyped_name_gets_one_suggestion(
+def test_fault_37_a_mistyped_name_gets_one_suggestion(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_request:

@@ -118,7 +118,7 @@ def test_a_task_preset_takes_the_place_of_the_presets_own(started: list[Experime
 
 
 @pytest.mark.parametrize("spelling", [("--preset", "corner"), ("--preset=corner",)])
-def test_the_last_preset_is_trained_and_recorded(spelling: tuple[str, ...], started: list[Experiment]) -> None:
+def test_fault_3_the_last_preset_is_trained_and_recorded(spelling: tuple[str, ...], started: list[Experiment]) -> None:
     cli.main(["train", "navigation", "--preset", "maml2017", "--seed", "3", *spelling, "--name", "run"])
     (found,) = started
     expected = replace(presets.make("navigation", "maml", "corner"), seed=3)
@@ -127,7 +127,7 @@ def test_the_last_preset_is_trained_and_recorded(spelling: tuple[str, ...], star
     assert json.loads(Path("runs/run/config.json").read_text())["preset"] == "corner"
 
 
-def test_the_last_learner_task_preset_part_and_field_win(started: list[Experiment]) -> None:
+def test_fault_3_the_last_learner_task_preset_part_and_field_win(started: list[Experiment]) -> None:
     twice = ["--learner", "rl2", "--task-preset", "maml2017", "--outer", "trpo", "--clip", "0.1", "--num_envs", "3"]
     last = ["--learner=maml", "--task-preset", "corner", "--outer=ppo", "--clip", "0.2", "--num-envs=5"]
     cli.main(["train", "navigation", *twice, *last])
@@ -138,7 +138,7 @@ def test_the_last_learner_task_preset_part_and_field_win(started: list[Experimen
     assert found.num_envs == 5
 
 
-def test_the_last_name_and_folder_win(started: list[Experiment]) -> None:
+def test_fault_3_the_last_name_and_folder_win(started: list[Experiment]) -> None:
     cli.main(["train", "navigation", "--name", "a", "--runs", "x", "--name=b", "--runs", "y"])
     assert [str(path) for path in Path().glob("*/*")] == ["y/b"]
 
