@@ -28,7 +28,7 @@ def require_playable(task: TaskDistribution, num_tasks: int, episodes: int, devi
 def physical_memory(device: str) -> float:
     """Bytes; infinite where the system does not tell."""
     if device != "cpu":
-        return float(torch.cuda.get_device_properties(device).total_memory)
+        return float(torch.cuda.mem_get_info(device)[1])
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):

@@ -128,6 +128,7 @@ def test_maml2017_is_one_plain_mujoco_step_a_control_step(name: str) -> None:
     worlds = make_worlds(task, 2)
     env = BatchedTaskEnv(worlds, task.spec, 2, 1, seed=0)
     env.set_tasks(goal)
+    env.reset()
     put(worlds, trace.qpos, trace.qvel)
     assert torch.equal(worlds.observe(), torch.from_numpy(trace.obs[0]).expand(2, 20))
     for t, action in enumerate(actions):
@@ -183,6 +184,7 @@ def test_every_world_of_a_task_has_its_goal(name: str) -> None:
     """From one state, rewards are equal within a task and differ between tasks."""
     env = find_preset(name).make(3, 2, seed=0, num_threads=1)
     env.set_tasks(torch.tensor([-1.0, 0.5, 1.0]))
+    env.reset()
     put(env.worlds, np.zeros(9), np.ones(9))
     reward = env.step(torch.zeros(3, 2, 6)).reward
     assert torch.equal(reward[:, 0], reward[:, 1])
