@@ -24,6 +24,7 @@ from metarl.runs.files import read_file, require_no_links, write_whole
 from metarl.runs.playable import require_playable
 from metarl.runs.versions import versions
 
+LONGEST_NAME = 80
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MOST_BYTES = 1 << 20  # of a config
 
@@ -32,9 +33,10 @@ def default_names(experiment: Experiment) -> Iterator[str]:
     """Names for a run that is given none: two of one second differ by a number."""
     algorithm, task = type(experiment.learner).__name__.lower(), experiment.task.name
     moment = time.strftime("%Y%m%d-%H%M%S")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm}-{task}-{experiment.preset}-seed{experiment.seed}")[:60]
-    yield f"{name}-{moment}"
-    yield from (f"{name}-{moment}-{number}" for number in itertools.count(2))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm}-{task}-{experiment.preset}")
+    for ending in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        end = f"-seed{experiment.seed}-{moment}{ending}"
+        yield name[: LONGEST_NAME - len(end)] + end  # a long name loses its own end, not the seed
 
 
 def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:

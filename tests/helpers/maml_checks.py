@@ -8,6 +8,8 @@ from torch.func import vmap
 
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.envs.api import EnvSpec
+from metarl.losses.optim import flatten, unflatten
+from metarl.losses.policy_gradient import ratio_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.mlp import GaussianMLP
 from metarl.types import Params, TrajectoryBatch
@@ -107,3 +109,29 @@ def hand_written_meta_loss(
         ratio = (log_prob - post.log_prob[task]).exp()
         losses.append(outer(ratio, post.advantage[task])[valid].mean())
     return torch.stack(losses).mean()
+
+
+def moved(meta: Params, size: float, *, seed: int = 9) -> Params:
+    """Another point nearby, where the likelihood ratios are not 1 and the KL is not 0."""
+    generator = torch.Generator().manual_seed(seed)
+    return {k: v + size * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in meta.items()}
+
+
+def meta_losses(learner: MAML, points: Params, batches: list[TrajectoryBatch]) -> Tensor:
+    """The meta-loss at each of ``points`` [point ...]."""
+
+    def loss(point: Params, batches: list[TrajectoryBatch]) -> Tensor:
+        return ratio_loss(learner.policy, learner.adapted(point, batches[:-1]), batches[-1])
+
+    return vmap(vmap(loss, in_dims=(None, 0)), in_dims=(0, None))(points, batches).mean(1)
+
+
+def central_differences(learner: MAML, meta: Params, batches: list[TrajectoryBatch], h: float = 1e-5) -> Tensor:
+    """(f(x + h e_i) - f(x - h e_i)) / 2h for every i, all points at once."""
+    point = flatten(meta)
+    steps = h * torch.eye(len(point), dtype=torch.float64)
+    ahead, behind = (
+        meta_losses(learner, vmap(lambda x: unflatten(x, meta))(points), batches)
+        for points in (point + steps, point - steps)
+    )
+    return (ahead - behind) / (2 * h)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_maml import NUM_TASKS, SPEC, central_differences, meta_batch, moved, relative_error
+from maml_checks import NUM_TASKS, SPEC, central_differences, meta_batch, moved, relative_error
 
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.algorithms.meta_gradient import LEARNED_RATE

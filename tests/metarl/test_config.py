@@ -22,6 +22,7 @@ from metarl.envs.metaworld import ML1
 from metarl.envs.registry import TASKS
 from metarl.evaluate import HELD_OUT_SEED
 from metarl.networks.mlp import GaussianMLP
+from metarl.runs import folder
 from metarl.runs.config import from_json, to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run, default_names, load_experiment
@@ -355,7 +356,7 @@ def test_a_disk_that_fills_up_leaves_no_half_made_folder(tmp_path: Path, monkeyp
     def full(*arguments: Any, **options: Any) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(folder, "write_whole", full)
     with pytest.raises(ValueError, match="No space left on device"):
         create_run(SMALL, tmp_path, "run")
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_maml import NUM_STEPS, SPEC
+from maml_checks import NUM_STEPS, SPEC
 from test_meta_gradient import BANDITS, Bandit, real
 from torch.utils._pytree import tree_map
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from test_maml import hand_written_meta_loss, hand_written_policy, meta_batch, relative_error
+from maml_checks import hand_written_meta_loss, hand_written_policy, meta_batch, relative_error
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils._pytree import tree_map

@@ -6,9 +6,19 @@ from functools import partial
 
 import pytest
 import torch
-from maml_checks import LEARNERS, NUM_ENVS, NUM_STEPS, hand_written_meta_loss, meta_batch, relative_error
+from maml_checks import (
+    LEARNERS,
+    NUM_ENVS,
+    NUM_STEPS,
+    central_differences,
+    hand_written_meta_loss,
+    meta_batch,
+    meta_losses,
+    moved,
+    relative_error,
+)
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import jacrev
 from torch.utils._pytree import tree_map
 
 from metarl.algorithms.maml import MAML
@@ -22,33 +32,7 @@ from metarl.types import Params, TrajectoryBatch
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def moved(meta: Params, size: float, *, seed: int = 9) -> Params:
-    """Another point nearby, where the likelihood ratios are not 1 and the KL is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    return {k: v + size * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in meta.items()}
-
-
 # --- derivatives
-
-
-def meta_losses(learner: MAML, points: Params, batches: list[TrajectoryBatch]) -> Tensor:
-    """The meta-loss at each of ``points`` [point ...]."""
-
-    def loss(point: Params, batches: list[TrajectoryBatch]) -> Tensor:
-        return ratio_loss(learner.policy, learner.adapted(point, batches[:-1]), batches[-1])
-
-    return vmap(vmap(loss, in_dims=(None, 0)), in_dims=(0, None))(points, batches).mean(1)
-
-
-def central_differences(learner: MAML, meta: Params, batches: list[TrajectoryBatch], h: float = 1e-5) -> Tensor:
-    """(f(x + h e_i) - f(x - h e_i)) / 2h for every i, all points at once."""
-    point = flatten(meta)
-    steps = h * torch.eye(len(point), dtype=torch.float64)
-    ahead, behind = (
-        meta_losses(learner, vmap(lambda x: unflatten(x, meta))(points), batches)
-        for points in (point + steps, point - steps)
-    )
-    return (ahead - behind) / (2 * h)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])

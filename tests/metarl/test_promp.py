@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_maml import SPEC, hand_written_policy, meta_batch, moved, relative_error
+from maml_checks import SPEC, hand_written_policy, meta_batch, moved, relative_error
 from torch import Tensor
 
 from metarl.algorithms.maml import MAML, MAMLState

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_maml import NUM_TASKS, meta_batch
+from maml_checks import NUM_TASKS, meta_batch
 from test_meta_gradient import LinearPolicy, TwoLayerPolicy, make_batch, real
 from torch import Tensor
 from torch.func import grad, vmap
