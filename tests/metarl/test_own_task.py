@@ -15,7 +15,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from metarl import cli
-from metarl.envs import registry
+from metarl.envs import registry as tasks_by_name
 from metarl.envs.api import EnvSpec
 from metarl.envs.camera import find_backend
 from metarl.envs.fields import BadField
@@ -190,7 +190,7 @@ def test_the_list_shows_every_task_and_preset_in_full(capsys: pytest.CaptureFixt
 def test_a_mistake_is_named(
     task: TaskDistribution, mistake: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
+    monkeypatch.setattr(tasks_by_name, "TASKS", dict(tasks_by_name.TASKS))
 
     def step() -> None:
         env = type("Wrong", (type(task),), {"name": "wrong"} | mistake)().make(2, 3, seed=0)
