@@ -10,6 +10,7 @@ import io
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,6 @@ import torch
 from rich.console import Console
 from torch.utils._pytree import tree_flatten
 
-from metarl import train as training
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.promp import ProMP
@@ -76,7 +76,7 @@ def live(experiment: Experiment, run: Path, pipe: int | None, harm: Callable[[],
 
         for name in ("open", "replace", "fsync", "unlink"):
             spied(os, name)
-        spied(training, "rollout")
+        spied(sys.modules["metarl.train"], "rollout")
         spied(type(experiment.learner), "update")
         harm()
     execute(experiment, run, console=Console(file=io.StringIO()))
