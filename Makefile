@@ -1,9 +1,9 @@
-# make demo · make test · make test-slow · make check · make format · make bench
+# make demo · make test · make test-slow · make check · make format · make docs · make bench
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow check format bench setup
+.PHONY: demo test test-slow check format docs bench setup
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -34,6 +34,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m metarl.cli.describe
+
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: .venv/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo "docs/_build/index.html"
 
 bench: setup
 	$(BIN)/python tests/benchmarks/benchmark.py

@@ -20,6 +20,12 @@ ENGINES = ("auto", "cpu", "warp")
 fits the device."""
 
 
+LARGEST = 1e15
+"""A reward or an observation beyond this is as bad as an infinite one: float32 holds no sum of many such squares."""
+FAULTS = ("state", "observation", "reward")
+"""What can spoil an episode by being NaN or infinite; the state is that of the physics engine."""
+
+
 def find_engine(physics: str, device: str | torch.device) -> str:
     """The engine, ``cpu`` or ``warp``, that ``physics`` asks for on ``device``.
 
@@ -62,6 +68,8 @@ class Step(NamedTuple):
 
     They differ in worlds whose episode ended: there ``next_obs`` is the last observation of the episode and ``obs``
     the first of the next one, so an automatic reset hides neither observation, reward nor flags.
+
+    Observations and rewards are finite, whatever happens: where they would not be, they are 0.
     """
 
     obs: Float[Tensor, "task env obs"]
@@ -71,7 +79,8 @@ class Step(NamedTuple):
     truncated: Bool[Tensor, "task env"]
     success: Bool[Tensor, "task env"]
     diverged: Bool[Tensor, "task env"]
-    """The physics of this world failed in this step, which carries no information; its episode is truncated."""
+    """The physics of this world failed in this step, or its reward or observation was NaN or infinite, or that was the
+    observation it began with: its episode is truncated, and no sample of anything."""
 
 
 @runtime_checkable
@@ -85,7 +94,9 @@ class TaskEnv(Protocol):
     clock: Int[Tensor, "task env"]
     """Steps since the episode of each world began."""
     num_diverged: Int[Tensor, ""]
-    """Worlds whose physics failed so far; their episode was cut there. To read it makes a GPU wait."""
+    """Episodes that diverged so far, of worlds that did not rest. To read it makes a GPU wait."""
+    faults: Int[Tensor, "task fault"]
+    """The same since :meth:`set_tasks`, by task and by what failed (:data:`FAULTS`)."""
 
     @property
     def num_overflowed(self) -> int:
@@ -103,7 +114,7 @@ class TaskEnv(Protocol):
     def rest(self, worlds: Bool[Tensor, "task env"]) -> None:
         """Lets these worlds, and no others, stand still until they are reset, where the engine can leave worlds out.
 
-        What their steps report means nothing.
+        What their steps report means nothing, and is not counted as diverged.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,3 +29,9 @@ def all_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 
     """Unit vectors, uniform on the circle (a normalized Gaussian is, too)."""
     angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)
     return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def seed_of(*numbers: int) -> int:
+    """A 63-bit seed for some whole numbers; other numbers give independent streams."""
+    words = [number % 2**64 for number in numbers]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**63 - 1
-SMALLEST, LARGEST = 1e-12, 1e9
-"""Sizes of a number that is not 0: the squares of these, and their squares' products, still fit single precision."""
+SMALLEST_SIZE, LARGEST_SIZE = 1e-12, 1e9
+"""Sizes of a number that is not 0: the squares of these, and products of such squares, fit single precision."""
 
 
 class BadField(ValueError):
@@ -48,12 +48,14 @@ def require_numbers(owner: Any) -> None:
         words, value = set(re.findall(r"\w+", str(field.type))), getattr(owner, field.name)
         if "Literal" in words or not words & {"int", "float"} or (value is None and words & {"None", "Optional"}):
             continue
-        largest = LARGEST_SEED if field.name.endswith("seed") else LARGEST_COUNT
+        largest, whole = LARGEST_SEED if field.name.endswith("seed") else LARGEST_COUNT, "float" not in words
         for number in value if isinstance(value, tuple) else (value,):
-            if "float" not in words:
-                if not isinstance(number, Integral) or isinstance(number, bool) or abs(int(number)) > largest:
-                    raise BadField(f"{field.name} is {value!r}: use a whole number of at most {largest}")
-            elif not isinstance(number, Real) or isinstance(number, bool) or number != number:
+            is_number = isinstance(number, Integral if whole else Real) and not isinstance(number, bool)
+            if whole and not (is_number and abs(number) <= largest):
+                raise BadField(f"{field.name} is {value!r}: use a whole number of at most {largest}")
+            if not is_number or number != number:
                 raise BadField(f"{field.name} is {value!r}: use a number")
-            elif number and not SMALLEST <= abs(number) <= LARGEST and not isinstance(value, tuple):  # type: ignore[operator]
-                raise BadField(f"{field.name} is {value!r}: use 0 or a size between {SMALLEST:g} and {LARGEST:g}")
+            bounded = not (whole or isinstance(value, tuple))
+            if bounded and number and not SMALLEST_SIZE <= abs(number) <= LARGEST_SIZE:
+                bounds = f"{SMALLEST_SIZE:g} and {LARGEST_SIZE:g}"
+                raise BadField(f"{field.name} is {value!r}: use 0 or a size between {bounds}")

@@ -7,7 +7,7 @@ Importing :mod:`envs` registers every task distribution under the name of its cl
 The prefix ``envs:`` imports this package: Gymnasium 1.0 did away with entry points that did so on installation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Step, TaskEnv
+from metarl.envs.arguments import Numbers, as_actions, asked_task, example, parameters
 from metarl.envs.camera import Camera, VisibleTask
-from metarl.envs.fields import BadField
+from metarl.envs.fields import BadField, UnknownOption
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 
 LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
-SHOWN = 8  # numbers; a longer parameter is not written out in an error
-
-Numbers = float | int | Sequence[Any] | NDArray[Any] | np.generic | Tensor
 
 
 class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
@@ -34,9 +32,9 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     ``reset(seed=...)`` decides all that follows: tasks, first states, payoffs. ``reset(options={"task": ...})`` plays
     an episode of that task. Actions beyond [-1, 1] are clipped; a discrete one is an index. ``truncated`` is the time
-    limit, the distribution's ``horizon``, or failed physics; an episode of a single step, a bandit's pull, terminates
-    instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, whether physics failed, and
-    ``success`` where the task defines it.
+    limit, the distribution's ``horizon``, or ``diverged``; an episode of a single step, a bandit's pull, terminates
+    instead. ``info`` holds ``task``, the parameter; after a step also ``diverged``, as :class:`metarl.envs.api.Step`,
+    and ``success``, also as ``is_success``, where the task defines it. A copy or a pickle continues where it was taken.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as in gymnasium.Env
@@ -100,7 +98,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset()")
-        step = self._env.step(as_actions(self.tasks.spec, action, 1, 1))
+        step = self._env.step(as_actions(self.tasks.spec, action, self.action_space.shape, 1, 1))
         terminated, truncated = (bool(flag) for flag in endings(self.tasks.spec, step))
         self._over = terminated or truncated
         self._look()
@@ -121,6 +119,10 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
         if self._camera is not None:
             self._camera.close()
             self._camera = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: all but the camera, which is made anew where it is needed."""
+        return vars(self) | {"_camera": None}
 
     def _info(self) -> dict[str, Any]:
         return {"task": self._task[0].numpy().copy()}
@@ -143,7 +145,7 @@ def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mappi
     known = [field.name for field in fields(found)]
     for name in changes:
         if name not in known:
-            raise BadField(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
+            raise UnknownOption(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
     return replace(found, **changes)
 
 
@@ -163,50 +165,6 @@ def begin(
     return tasks.make(num_tasks, num_envs, seed=reset_seed, **options), torch.Generator().manual_seed(task_seed)
 
 
-def example(tasks: TaskDistribution) -> Tensor:
-    """Some task parameter [...]."""
-    return tasks.sample(1, torch.Generator().manual_seed(0))[0]
-
-
-def asked_task(options: dict[str, Any] | None) -> Numbers | None:
-    """The task that the options of a reset ask for."""
-    rest = set(options or ()) - {"task"}
-    if rest:
-        raise BadField(f"options has {', '.join(sorted(rest))}: reset knows the option task alone")
-    return (options or {}).get("task")
-
-
-def parameters(tasks: TaskDistribution, task: Numbers, num_tasks: int) -> Tensor:
-    """``task`` [task, ...] in the distribution's precision, or the one task [...] as many times.
-
-    Raises:
-        BadField: another shape, or a number that is not finite.
-    """
-    like = example(tasks)
-    needed = f"{tasks.name} needs {'a number' if like.ndim == 0 else f'finite numbers of shape {tuple(like.shape)}'}"
-    if like.numel() <= SHOWN:
-        needed += f", such as {np.round(like.numpy(), 3).tolist()}"
-    try:
-        given = torch.as_tensor(task if isinstance(task, Tensor) else np.asarray(task, dtype=np.float64)).to(like)
-    except (TypeError, ValueError) as error:
-        raise BadField(f"task is {task!r}: {needed}") from error
-    if given.shape == like.shape:
-        given = given.expand(num_tasks, *like.shape)
-    if given.shape != (num_tasks, *like.shape):
-        raise BadField(f"task has shape {tuple(given.shape)}: {needed}, or {num_tasks} of them")
-    if not given.isfinite().all():
-        raise BadField(f"task is {given.tolist()}: {needed}")
-    return given.clone()
-
-
-def as_actions(spec: EnvSpec, action: Any, num_tasks: int, num_envs: int) -> Tensor:
-    """Actions of Gymnasium [world, act], or [world] indices, as the batched environment takes them [task, env, act]."""
-    given = torch.from_numpy(np.array(action))
-    if spec.discrete:
-        given = torch.nn.functional.one_hot(given.long(), spec.action_dim)
-    return given.float().reshape(num_tasks, num_envs, spec.action_dim)
-
-
 def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:
     """Where a step terminated and truncated an episode; one of a single step has no time limit to be cut by."""
     if spec.horizon == 1:
@@ -216,7 +174,8 @@ def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:
 
 def findings(spec: EnvSpec, step: Step) -> dict[str, Tensor]:
     """What ``info`` says of a step, world by world."""
-    return {"diverged": step.diverged} | ({"success": step.success} if spec.has_success else {})
+    success = {"success": step.success, "is_success": step.success}  # as Gymnasium's robots and its readers call it
+    return {"diverged": step.diverged} | (success if spec.has_success else {})
 
 
 def register_tasks() -> None:

@@ -9,19 +9,11 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.envs.arguments import Numbers, as_actions, asked_task, parameters
 from metarl.envs.fields import BadField, require
-from metarl.envs.gymnasium_env import (
-    Numbers,
-    as_actions,
-    asked_task,
-    begin,
-    endings,
-    find_tasks,
-    findings,
-    parameters,
-    spaces_of,
-)
+from metarl.envs.gymnasium_env import begin, endings, find_tasks, findings, spaces_of
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.worlds import MOST_WORLDS
 
 Infos = dict[str, Any]
 
@@ -36,6 +28,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     """
 
     metadata: Infos = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - as in VectorEnv
+    autoreset_mode = AutoresetMode.SAME_STEP
 
     def __init__(
         self,
@@ -66,7 +59,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         """
         self.tasks = find_tasks(tasks, preset, changes)
         self.num_envs, self.num_tasks = num_envs, num_envs if num_tasks is None else num_tasks
-        require(self, "num_envs", at_least=1)
+        require(self, "num_envs", at_least=1, at_most=MOST_WORLDS)
         if self.num_tasks < 1 or num_envs % self.num_tasks:
             raise BadField(f"num_tasks is {num_tasks}: use a number that divides num_envs ({num_envs})")
         self.single_observation_space, self.single_action_space = spaces_of(self.tasks.spec)
@@ -94,7 +87,8 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         if self._env is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset()")
         spec = self.tasks.spec
-        chosen = as_actions(spec, actions, self.num_tasks, self.num_envs // self.num_tasks)
+        each = self.num_envs // self.num_tasks
+        chosen = as_actions(spec, actions, self.action_space.shape, self.num_tasks, each)
         step = self._env.step(chosen.to(self._env.device))
         terminated, truncated = (_flat(flag) for flag in endings(spec, step))
         found = {name: _flat(value) for name, value in findings(spec, step).items()}

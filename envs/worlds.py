@@ -1,15 +1,23 @@
 """Time limits, automatic resets and their bookkeeping, the same for every kind of world."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec, Step
+from metarl.envs.api import FAULTS, LARGEST, EnvSpec, Step
+from metarl.envs.draws import seed_of
+from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
+
+MOST_WORLDS = 2**20  # tasks, or worlds of a task
 
 
 class Outcome(NamedTuple):
@@ -30,7 +38,10 @@ class Worlds(Protocol):
         """Gives each world its task parameter."""
 
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
-        """Draws a new initial state for the worlds of ``mask``; the others keep their bits."""
+        """Draws a new initial state for the worlds of ``mask``; the others keep their bits.
+
+        It draws for all worlds whatever the mask, so that no world's numbers depend on which others are reset.
+        """
 
     def observe(self) -> Float[Tensor, "world obs"]:
         """The observation of the current state, in a new tensor."""
@@ -54,7 +65,12 @@ class RestingWorlds(Protocol):
 
 
 class BatchedTaskEnv:
-    """:class:`metarl.envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one."""
+    """:class:`metarl.envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one.
+
+    What a world draws depends on the seed, on how often all were reset, and on the steps since, never on other worlds:
+    where episodes end at the time limit alone, then and at :meth:`reset` one generator goes on; any other first state
+    is drawn by a generator that is seeded for this very step.
+    """
 
     def __init__(
         self, worlds: Worlds, spec: EnvSpec, num_tasks: int, num_envs: int, *, seed: int, device: str = "cpu"
@@ -64,8 +80,18 @@ class BatchedTaskEnv:
         self.device = torch.device(device)
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
         self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.faults = torch.zeros(num_tasks, len(FAULTS), dtype=torch.int64, device=self.device)
+        self.rebuild: Callable[[], Worlds] | None = None
+        """Makes such worlds anew, for copies and pickles of this environment."""
+        self.task_shape: tuple[int, ...] | None = None
+        """Of the parameter of one task, where it is known."""
+        self._begun = False
         self._overflowed_before = 0  # the snapshot that was loaded
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._seed, self._resets, self._steps = seed, 0, 0  # steps: since the last reset of all worlds
+        self._of_step = torch.Generator(self.device)
+        self._spoiled = torch.zeros_like(self.clock, dtype=torch.bool)  # worlds whose first observation was bad
+        self._resting = torch.zeros_like(self._spoiled)
 
     @property
     def num_overflowed(self) -> int:
@@ -73,32 +99,71 @@ class BatchedTaskEnv:
 
     def set_tasks(self, task: Float[Tensor, "task ..."]) -> None:
         if len(task) != self.num_tasks:
-            raise ValueError(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
+            raise BadField(f"{len(task)} tasks were given to an environment of {self.num_tasks}")
+        if self.task_shape not in (None, task.shape[1:]):
+            raise BadField(f"task has shape {tuple(task.shape)}: use {(self.num_tasks, *(self.task_shape or ()))}")
+        self._begun = False
         self.worlds.set_tasks(task.to(self.device).repeat_interleave(self.num_envs, dim=0))
+        self.faults.zero_()
 
     def reset(self) -> Float[Tensor, "task env obs"]:
         everywhere = torch.ones(self.num_tasks * self.num_envs, dtype=torch.bool, device=self.device)
         self.worlds.reset(everywhere, self._generator)
+        self._begun = True
         self.clock.zero_()
-        return self._by_task(self.worlds.observe())
+        self._resets, self._steps = self._resets + 1, 0
+        self._resting = torch.zeros_like(self._resting)
+        return self._first_obs()
 
     def step(self, action: Float[Tensor, "task env act"]) -> Step:
+        if not self._begun:
+            raise ResetNeeded("no episode has begun since the tasks were set: call reset()")
+        if action.shape != (*self.clock.shape, self.spec.action_dim):
+            raise BadField(f"action has shape {tuple(action.shape)}: use {(*self.clock.shape, self.spec.action_dim)}")
         outcome = self.worlds.step(action.flatten(0, 1).clamp(-1.0, 1.0))
         self.clock += 1
-        next_obs = self._by_task(self.worlds.observe())
-        terminated, diverged = self._by_task(outcome.terminated), self._by_task(outcome.diverged)
+        self._steps += 1
+        next_obs, reward = self._by_task(self.worlds.observe()), self._by_task(outcome.reward)
+        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
+        terminated, failed, success = (
+            self._by_task(x) for x in (outcome.terminated, outcome.diverged, outcome.success)
+        )
+        diverged = failed | unseen | unpaid
         truncated = (self.clock >= self.spec.horizon) | diverged
         ended = terminated | truncated
         obs = next_obs
-        if self.device.type != "cpu" or ended.any():  # to ask a GPU costs more than a reset of no world
-            self.num_diverged += diverged.sum()
-            self.worlds.reset(ended.flatten(), self._generator)
+        # to ask a GPU costs more than a reset of no world
+        if self.device.type != "cpu" or self._on_schedule() or ended.any():
+            found = torch.stack([failed, unseen & ~failed, unpaid & ~unseen & ~failed], dim=2)
+            found = (found & ~self._resting.unsqueeze(-1)).sum(1)
+            self.faults += found
+            self.num_diverged += found.sum()
+            next_obs, reward = next_obs.masked_fill(unseen.unsqueeze(-1), 0.0), reward.masked_fill(unpaid, 0.0)
+            terminated, success = terminated & ~diverged, success & ~diverged
+            self.worlds.reset(ended.flatten(), self._restarts())
             self.clock.masked_fill_(ended, 0)
-            obs = self._by_task(self.worlds.observe())
-        reward, success = self._by_task(outcome.reward), self._by_task(outcome.success)
+            self._resting = self._resting & ~ended
+            obs = self._first_obs()
         return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
 
+    def _first_obs(self) -> Float[Tensor, "task env obs"]:
+        """Observes, and notes the episodes that are spoiled from the beginning; elsewhere observations are sound."""
+        obs = self._by_task(self.worlds.observe())
+        self._spoiled = ~_sound(obs).all(-1)
+        return obs.masked_fill(self._spoiled.unsqueeze(-1), 0.0)
+
+    def _on_schedule(self) -> bool:
+        """Whether every world that nothing happened to ends its episode in this step."""
+        return not self.spec.terminates and self._steps % self.spec.horizon == 0
+
+    def _restarts(self) -> torch.Generator:
+        """What draws the first states of the episodes that begin in this step."""
+        if self._on_schedule() or (self.device.type != "cpu" and not self.spec.terminates):
+            return self._generator
+        return self._of_step.manual_seed(seed_of(self._seed, self._resets, self._steps))
+
     def rest(self, worlds: Bool[Tensor, "task env"]) -> None:
+        self._resting = worlds
         if isinstance(self.worlds, RestingWorlds):
             self.worlds.rest(worlds.flatten())
 
@@ -107,19 +172,43 @@ class BatchedTaskEnv:
             "worlds": self.worlds.state_dict(),
             "clock": self.clock.clone(),
             "generator": self._generator.get_state(),
+            "draws": {"seed": self._seed, "resets": self._resets, "steps": self._steps},
+            "spoiled": self._spoiled.clone(),
             "num_diverged": self.num_diverged.clone(),
             "num_overflowed": self.num_overflowed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.worlds.load_state_dict(state["worlds"])
+        self._begun = True
         self.clock.copy_(state["clock"])
         self._generator.set_state(state["generator"])
+        draws = state.get("draws", {})  # checkpoints had none while one generator drew everything
+        self._seed, self._resets = draws.get("seed", self._seed), draws.get("resets", 0)
+        self._steps = draws.get("steps", int(self.clock.max()))
+        self._spoiled = state.get("spoiled", torch.zeros_like(self._spoiled)).to(self.device)
+        self._resting = torch.zeros_like(self._resting)
         self.num_diverged.fill_(state["num_diverged"])
         self._overflowed_before += state["num_overflowed"] - self.num_overflowed
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: all but the worlds, which are made anew and continue from their state."""
+        if self.rebuild is None:
+            raise TypeError("this environment was not built by its distribution's make: it has no recipe to copy it by")
+        return vars(self) | {"worlds": self.worlds.state_dict(), "_overflowed_before": self.num_overflowed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.worlds = state["rebuild"]()
+        self.worlds.load_state_dict(state["worlds"])
+
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.num_tasks, self.num_envs))
+
+
+def _sound(x: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Neither NaN nor infinite, nor as good as that."""
+    return x.abs() <= LARGEST  # False for NaN
 
 
 @dataclass(frozen=True)
@@ -140,7 +229,17 @@ class BatchedTasks(TaskDistribution):
         physics: str = "auto",
         num_threads: int = 0,
     ) -> BatchedTaskEnv:
-        worlds = self.worlds(
-            num_tasks * num_envs, seed=seed, device=torch.device(device), physics=physics, num_threads=num_threads
+        for name, count in (("num_tasks", num_tasks), ("num_envs", num_envs)):
+            if not isinstance(count, Integral) or not 1 <= count <= MOST_WORLDS:
+                raise BadField(f"{name} is {count}: use at least 1 and at most {MOST_WORLDS}")
+        rebuild = partial(
+            self.worlds,
+            num_tasks * num_envs,
+            seed=seed,
+            device=torch.device(device),
+            physics=physics,
+            num_threads=num_threads,
         )
-        return BatchedTaskEnv(worlds, self.spec, num_tasks, num_envs, seed=seed, device=device)
+        env = BatchedTaskEnv(rebuild(), self.spec, num_tasks, num_envs, seed=seed, device=device)
+        env.rebuild, env.task_shape = rebuild, self.sample(1, torch.Generator().manual_seed(0)).shape[1:]
+        return env

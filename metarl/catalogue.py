@@ -1,12 +1,13 @@
 """What is known without importing torch: tasks, learners, presets and options, from a file.
 
-``python -m metarl.cli.describe`` writes the file anew, as ``make format`` does; a test compares it with the code. In a
-checkout whose sources are newer than it, nothing is refused or listed from it.
+``python -m metarl.cli.describe`` writes the file anew, as ``make format`` does; a test compares it with the code. It is
+not asked in a checkout whose sources are newer than it, nor in a process that has imported the tasks and may know more.
 """
 
 import difflib
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,18 @@ def content() -> dict[str, Any]:
     return known
 
 
-@functools.cache
 def load() -> dict[str, Any] | None:
-    """What the file says; None where it is missing or older than a source of this checkout."""
-    if not content():
-        return None
+    """What the file says; None where it is missing, or where the code is there to be asked, or newer."""
+    return None if not content() or "metarl.envs.registry" in sys.modules or is_stale() else content()
+
+
+@functools.cache
+def is_stale() -> bool:
+    """Whether a source of this checkout is newer than the file."""
     written = FILE.stat().st_mtime + SLACK
     checkout = PACKAGE.parent.joinpath("pyproject.toml").is_file()
     folders = (PACKAGE, PACKAGE / "envs")  # a link, which rglob does not follow
-    if checkout and any(path.stat().st_mtime > written for folder in folders for path in folder.rglob("*.py")):
-        return None
-    return content()
+    return checkout and any(path.stat().st_mtime > written for folder in folders for path in folder.rglob("*.py"))
 
 
 def register_tasks() -> None:
@@ -60,18 +62,18 @@ def register_tasks() -> None:
             )
 
 
-def mistake(verb: str, arguments: Sequence[str]) -> str | None:
-    """What is wrong with the names in a command line, in one sentence with one suggestion; None where all are known."""
-    known = load()
-    if known is None:
-        return None
+def mistake(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> str | None:
+    """What is wrong with the names in a command line, in one sentence with one suggestion; None where all are known.
+
+    Args:
+        known: the content of the file, or what it would say now.
+    """
     if verb not in known["verbs"]:
         return f"{verb!r} is no verb of metarl: {suggestion(verb, known['verbs'])}"
-    if "--code" in {argument.partition("=")[0] for argument in arguments}:
-        return None  # whose tasks have options of their own
     options = dict(known["verbs"][verb])
     if verb == "train":
-        task, learner = named(arguments, known)
+        position, learner = named(arguments, known)
+        task = None if position is None else arguments[position]
         if task is not None and task not in known["tasks"]:
             return f"task is {task!r}: {suggestion(task, known['tasks'])}, or name the file that defines it with --code"
         if learner is not None and learner not in known["learners"]:
@@ -81,30 +83,47 @@ def mistake(verb: str, arguments: Sequence[str]) -> str | None:
         for part in (*tasks, *learners):
             options |= part["options"]
     for argument in arguments:
-        name = argument.partition("=")[0].replace("_", "-")
+        name = option_name(argument)
         if name.startswith("--") and len(name) > 2 and name not in options:
             return f"{name} is no option of metarl {verb}: {suggestion(name, options)}"
     return None
 
 
-def named(arguments: Sequence[str], known: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Task and learner of the arguments of ``metarl train``, where they name them."""
-    flags = {
-        name
-        for part in (known["verbs"]["train"], *(part["options"] for part in known["learners"].values()))
-        for name, kind in part.items()
-        if kind == "flag"
-    }
-    task = learner = None
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if before == "--learner":
-            learner = argument
-        elif argument.startswith("--learner="):
-            learner = argument.partition("=")[2]
-        value = before.startswith("--") and "=" not in before and before not in flags
-        if not argument.startswith("-") and not value and (before == "" or argument in known["tasks"]):
-            task = argument
-    return task, learner
+def named(arguments: Sequence[str], known: dict[str, Any]) -> tuple[int | None, str | None]:
+    """Which argument of ``metarl train`` is the task, and the learner; None where they are not named.
+
+    The task is the first argument that is neither an option nor an option's value, wherever it stands.
+    """
+    parts = (
+        known["verbs"]["train"],
+        *(part["options"] for kind in ("learners", "tasks") for part in known[kind].values()),
+    )
+    kinds = {name: kind for part in parts for name, kind in part.items()}
+    position = learner = None
+    option, wanted = "", 0  # values that the option may still take
+    for here, argument in enumerate(arguments):
+        if is_option(argument):
+            option, (_, equals, value) = option_name(argument), argument.partition("=")
+            wanted = 0 if equals else {"flag": 0, "values": len(arguments)}.get(kinds.get(option, "value"), 1)
+            if equals and option == "--learner":
+                learner = value
+        elif wanted and not (kinds.get(option) == "values" and argument in known["tasks"]):
+            wanted -= 1
+            learner = argument if option == "--learner" else learner
+        else:
+            position = here if position is None else position
+            wanted = 0
+    return position, learner
+
+
+def is_option(argument: str) -> bool:
+    """Whether an argument is no value; negative numbers are values."""
+    return argument.startswith("-") and not argument[1:2].isdigit() and argument[1:2] not in ("", ".")
+
+
+def option_name(argument: str) -> str:
+    """``--num_tasks=3`` is ``--num-tasks``."""
+    return argument.partition("=")[0].replace("_", "-")
 
 
 def suggestion(name: str, names: Sequence[str] | dict[str, Any]) -> str:
@@ -113,12 +132,6 @@ def suggestion(name: str, names: Sequence[str] | dict[str, Any]) -> str:
     if near:
         return f"perhaps {near[0]}"
     return f"use one of {', '.join(names)}" if len(names) <= 40 else "--help shows them"
-
-
-def listing() -> str | None:
-    """What ``metarl list`` prints, or None where the catalogue is stale."""
-    known = load()
-    return None if known is None else table(known)
 
 
 def table(known: dict[str, Any]) -> str:

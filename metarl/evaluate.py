@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from metarl.envs.api import TaskEnv
 from metarl.envs.registry import TaskDistribution
-from metarl.metrics import by_episode, solved_after, solved_at_end
+from metarl.metrics import by_episode, kept, solved_after, solved_at_end
 from metarl.rollout import Act, rollout
 from metarl.seeds import stream
 from metarl.separate_tests import greedily, inner_steps, separate_tests, trial_episodes
@@ -29,9 +29,9 @@ class MetaTest(NamedTuple):
     """What one policy earned."""
 
     returns: Float[Tensor, "task step episode"]
-    """Undiscounted."""
+    """Undiscounted; NaN of an episode that diverged, or that an agent would have remembered one in."""
     solved_after: Int[Tensor, "task step episode"]
-    """Steps until the first success of the episode; 0 where there was none."""
+    """Steps until the first success of the episode; 0 where there was none, -1 where the return is NaN."""
     solved_at_end: Bool[Tensor, "task step episode"]
     """Success at the last step of the episode."""
     solved_share: Float[Tensor, "task step episode"]
@@ -41,6 +41,15 @@ class MetaTest(NamedTuple):
     def successes(self) -> Bool[Tensor, "task step episode"]:
         """Success at any step of the episode."""
         return self.solved_after > 0
+
+    def known(self, measure: Shaped[Tensor, "task step episode"]) -> Float[Tensor, "task step episode"]:
+        """A measure of episodes as numbers to average: NaN where the return is."""
+        return measure.double().where(~self.returns.isnan(), torch.nan)
+
+    @property
+    def solved(self) -> Float[Tensor, "task step episode"]:
+        """The same as a number to average: 1, 0, or NaN where the return is."""
+        return self.known(self.successes)
 
 
 def held_out_tasks(tasks: TaskDistribution, num_tasks: int) -> Float[Tensor, "task ..."]:
@@ -95,7 +104,9 @@ def meta_test(
 
 
 def _measure(batch: TrajectoryBatch, episodes: int, horizon: int) -> MetaTest:
-    returns, after = by_episode(batch, batch.reward, episodes), solved_after(batch, episodes)
+    usable = kept(batch, episodes)
+    returns = by_episode(batch, batch.reward, episodes).where(usable, torch.nan)
+    after = solved_after(batch, episodes).where(usable, -1)
     return MetaTest(returns, after, *solved_at_end(batch, episodes, horizon=horizon))
 
 
@@ -115,7 +126,7 @@ def adaptation(
     env.set_tasks(task)
     actor = agent.actor(state, env.num_tasks)
     for step in range(len(scales) + 1):
-        batch, actor = rollout(env, act, actor, episodes, generator, min_steps=min_steps)
+        batch, actor = rollout(env, act, actor, episodes, generator, min_steps=min_steps, trials=not scales)
         yield batch
         if step < len(scales):
             learner = cast(MetaLearner, agent)  # only learners with inner steps are given scales

@@ -1,7 +1,9 @@
 """Returns and successes by episode: a batch holds the steps of several episodes of each world, one after the other."""
 
+import math
+
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metarl.types import Metrics, TrajectoryBatch
@@ -14,7 +16,8 @@ def adaptation_metrics(
 
     Adaptation goes from batch to batch, one for each inner step, or from episode to episode of a single batch.
     """
-    means = torch.stack([by_episode(batch, batch.reward, episodes).mean((0, 2)) for batch in batches])
+    returns = [by_episode(batch, batch.reward, episodes).where(kept(batch, episodes), torch.nan) for batch in batches]
+    means = torch.stack([x.nanmean((0, 2)) for x in returns])
     if len(batches) > 1:
         steps = means.mean(1).tolist()
         metrics = {f"meta_train/return_step_{step}": value for step, value in enumerate(steps)}
@@ -26,15 +29,17 @@ def adaptation_metrics(
     if not has_success:
         return metrics
     after = slice(None) if len(batches) > 1 else slice(-1, None)
-    success = by_episode(batches[-1], batches[-1].success.float(), episodes)[:, after] > 0
-    metrics["meta_train/success_post"] = success.float().mean().item()
+    success = by_episode(batches[-1], batches[-1].success.float(), episodes).clamp(max=1.0)
+    success = success.where(kept(batches[-1], episodes), torch.nan)[:, after]
+    metrics["meta_train/success_post"] = success.nanmean().item()
     return metrics | by_kind("meta_train/success", labels, success)
 
 
-def by_kind(tag: str, labels: list[str], x: Shaped[Tensor, "task ..."]) -> Metrics:
-    """The mean of ``x`` over the tasks of each kind, where there are several."""
+def by_kind(tag: str, labels: list[str], x: Float[Tensor, "task ..."]) -> Metrics:
+    """The mean of ``x`` over the tasks of each kind, where there are several; of kinds where all is NaN, none."""
     kinds = sorted(set(labels)) if len(set(labels)) > 1 else []
-    return {f"{tag}/{kind}": float(x[[label == kind for label in labels]].float().mean()) for kind in kinds}
+    means = {kind: float(x[[label == kind for label in labels]].nanmean()) for kind in kinds}
+    return {f"{tag}/{kind}": mean for kind, mean in means.items() if not math.isnan(mean)}
 
 
 def by_episode(
@@ -76,6 +81,28 @@ def solved_at_end(
     cut_off = (horizon - length).clamp(max=window)
     share = (in_window + cut_off * at_last).double() / window
     return at_last.transpose(1, 2) > 0, share.transpose(1, 2)
+
+
+def kept(batch: TrajectoryBatch, episodes: int) -> Bool[Tensor, "task episode env"]:
+    """Which of the first ``episodes`` episodes of every world have valid steps; the others diverged."""
+    episode, counted = _episode_of_step(batch, episodes)
+    steps = episode.new_zeros(*episode.shape[:2], episodes)
+    return (steps.scatter_add_(-1, episode, counted.long()) > 0).transpose(1, 2)
+
+
+def without_bad(
+    valid: Bool[Tensor, "task env time"],
+    diverged: Bool[Tensor, "task env time"],
+    ended: Bool[Tensor, "task env time"],
+    *,
+    trials: bool,
+) -> Bool[Tensor, "task env time"]:
+    """``valid`` without the episodes that diverged, or with ``trials`` without the worlds in which one did."""
+    bad = valid & diverged
+    if trials:
+        return valid & ~bad.any(-1, keepdim=True)
+    episode = ended.long().cumsum(-1) - ended.long()
+    return valid & (torch.zeros_like(episode).scatter_add_(-1, episode, bad.long()).gather(-1, episode) == 0)
 
 
 def _episode_of_step(

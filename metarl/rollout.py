@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl.envs.api import TaskEnv
+from metarl.metrics import without_bad
+from metarl.seeds import stream_seed
 from metarl.types import Actor, Previous, TrajectoryBatch
 
 Act = Callable[[Actor, Tensor, Previous, torch.Generator], tuple[Tensor, Any, Actor]]
@@ -19,20 +21,32 @@ EARLY_STOP_INTERVAL = 16  # steps between looks at whether every world is done; 
 
 @torch.no_grad()
 def rollout(
-    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, *, min_steps: int = 0
+    env: TaskEnv,
+    act: Act,
+    actor: Actor,
+    episodes: int,
+    generator: torch.Generator,
+    *,
+    min_steps: int = 0,
+    trials: bool = False,
 ) -> tuple[TrajectoryBatch, Actor]:
     """Plays ``episodes`` consecutive episodes in every world, from a fresh reset.
 
     A world that ends its last episode early idles until the others are done; those steps are not ``valid``, so every
     world contributes exactly ``episodes`` episodes and short ones are not over-represented. Only where a task has
-    fewer than ``min_steps`` valid steps by then does a world of it play further whole episodes.
+    fewer than ``min_steps`` steps by then does a world of it play further whole episodes.
+
+    An episode that diverged (:class:`metarl.envs.api.Step`) is no sample of a return: none of its steps is valid. It
+    counts as played, and what the policy saw of it is finite.
 
     Args:
         act: (actor, obs [task env obs], previous step, generator) -> action, its distribution (a pytree of tensors
             [task env ...] with ``log_prob``), actor.
         actor: what acts first; memory inside it is carried across the episodes.
-        generator: draws the actions.
-        min_steps: valid steps that every task shall have at least.
+        generator: draws the actions; where worlds may end early it is at a new place afterwards, wherever they did.
+        min_steps: steps that every task shall have at least.
+        trials: the episodes of a world are one trial, in which a policy may remember the bad one and credit crosses it:
+            then none of its steps is valid.
 
     Raises:
         FloatingPointError: the policy acted with NaN or infinity.
@@ -41,11 +55,11 @@ def rollout(
         The experience [task env time ...], ``advantage`` and ``target`` still zero, and the actor at the end.
     """
     with _one_torch_thread():
-        return _play(env, act, actor, episodes, generator, min_steps)
+        return _play(env, act, actor, episodes, generator, min_steps, trials)
 
 
 def _play(
-    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, min_steps: int
+    env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, min_steps: int, trials: bool
 ) -> tuple[TrajectoryBatch, Actor]:
     horizon = env.spec.horizon
     num_steps = max(episodes * horizon, math.ceil(min_steps / env.num_envs) + horizon if min_steps else 0)
@@ -71,7 +85,8 @@ def _play(
                 "truncated": step.truncated,
                 "clock": clock,
                 "success": step.success,
-                "valid": playing & ~step.diverged,
+                "valid": playing.clone(),
+                "diverged": step.diverged,
                 "dist": dist,
                 "next_obs": step.next_obs,
             }
@@ -81,15 +96,18 @@ def _play(
         episodes_left -= ended.long()
         steps_left -= playing.sum(1, keepdim=True)
         playing &= ~ended | (episodes_left > 0) | (steps_left > 0)
-        if can_stop_early:
-            env.rest(~playing)
+        env.rest(~playing)
         obs = step.obs
+    if can_stop_early:  # the last world decides when the others' play ends, not what they are given to play with next
+        generator.manual_seed(stream_seed(generator.initial_seed(), "next rollout"))
     fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *steps)
     zeros = torch.zeros_like(fields["reward"])
     if not fields["action"].isfinite().all():  # MuJoCo would take them for 0 and go on
         advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
         raise FloatingPointError(f"the policy's actions are not finite: {advice}")
     log_prob = fields["dist"].log_prob(fields["action"])
+    ended = fields["terminated"] | fields["truncated"]
+    fields["valid"] = without_bad(fields["valid"], fields.pop("diverged"), ended, trials=trials)
     return TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros), actor
 
 

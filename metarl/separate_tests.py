@@ -1,18 +1,25 @@
 """Test episodes that adaptation sees nothing of: another number of them, or greedy ones after sampled experience."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.api import TaskEnv
 from metarl.rollout import Act, rollout
 from metarl.types import Actor, Agent, MetaLearner, Previous, TrajectoryBatch
 
-Stage = tuple[Actor, Previous | None]
-"""What acts after some adaptation and, in the middle of a trial, the step before."""
+
+class Stage(NamedTuple):
+    """What acts after some adaptation."""
+
+    actor: Actor
+    before: Previous | None = None
+    """In the middle of a trial, the step before."""
+    usable: Bool[Tensor, "task env"] | None = None
+    """In the middle of a trial, where the actor remembers no episode that diverged."""
 
 
 def separate_tests(
@@ -20,8 +27,9 @@ def separate_tests(
 ) -> Iterator[TrajectoryBatch]:
     """An episode of every world of ``env`` at each stage."""
     act = greedily(agent.act) if greedy else agent.act
-    for actor, before in stages:
-        yield rollout(env, act if before is None else _continuing(act, before), actor, 1, generator)[0]
+    for actor, before, usable in stages:
+        batch, _ = rollout(env, act if before is None else _continuing(act, before), actor, 1, generator)
+        yield batch if usable is None else batch._replace(valid=batch.valid & usable.unsqueeze(-1))
 
 
 def inner_steps(
@@ -37,11 +45,11 @@ def inner_steps(
     """What acts before any inner step and after each, taken on sampled episodes, one in every world of ``env``."""
     env.set_tasks(task)
     actor = learner.actor(state, env.num_tasks)
-    yield actor, None
+    yield Stage(actor)
     for scale in scales:
         batch, actor = rollout(env, learner.act, actor, 1, generator, min_steps=min_steps)
         actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scale)
-        yield actor, None
+        yield Stage(actor)
 
 
 def trial_episodes(
@@ -65,13 +73,15 @@ def trial_episodes(
 
     actor = agent.actor(state, env.num_tasks)
     if episodes == 1:
-        yield actor, None
+        yield Stage(actor)
         return
-    batch, actor = rollout(env, act, actor, episodes - 1, generator)
+    batch, actor = rollout(env, act, actor, episodes - 1, generator, trials=True)
+    usable = batch.valid.any(-1)
     recorded = (batch.action, batch.reward, batch.terminated, batch.truncated)
     before = [Previous(*(x[:, :, end - 1].clone() for x in recorded)) for end in range(horizon, clock + 1, horizon)]
     del batch, recorded  # the tests need memory, too
-    yield from zip([*begun, actor], [None, *before], strict=True)
+    yield Stage(begun[0])
+    yield from (Stage(*stage, usable) for stage in zip([*begun[1:], actor], before, strict=True))
 
 
 def greedily(act: Act) -> Act:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metarl.envs.api import TaskEnv
 from metarl.envs.registry import TaskDistribution
+from metarl.faults import require_enough
 from metarl.metrics import adaptation_metrics
 from metarl.rollout import rollout
 from metarl.types import MetaLearner, Metrics
+
+MAX_SKIPPED = 3  # updates in a row
 
 
 @dataclass
@@ -40,6 +44,7 @@ def train(
     episodes: int,
     begin: Callable[[], None],
     log: Callable[[Metrics], None],
+    notice: Callable[[TaskEnv, TaskDistribution, Tensor], None] = lambda *_: None,
 ) -> None:
     """Trains until ``iterations`` are complete. Line numbers: Finn et al. 2017, algorithm 3.
 
@@ -47,7 +52,13 @@ def train(
         episodes: episodes a world plays for each batch of experience.
         begin: called before an iteration changes anything; ``progress`` and ``env`` may be saved there.
         log: called after each iteration with its metrics.
+        notice: called with the environment and its tasks before they are given up, for what is to be said of them.
+
+    Raises:
+        FloatingPointError: the policy diverged, or too many episodes did; or updates were skipped several times in a
+            row, or as long as the training went.
     """
+    began, skipped = progress.iteration, 0
     learner = scheduled(learner, iterations)
     while progress.iteration < iterations:  # 2
         begin()
@@ -57,7 +68,10 @@ def train(
         actor, batches = learner.explorer(progress.learner_state, env.num_tasks), []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
             with clock("sampling"):
-                batch, actor = rollout(env, learner.act, actor, episodes, progress.actions)  # 5, 8: D_i, D'_i
+                batch, actor = rollout(  # 5, 8: D_i, D'_i
+                    env, learner.act, actor, episodes, progress.actions, trials=learner.remembers
+                )
+            require_enough(batch, env, tasks, sampled, episodes=episodes, trials=learner.remembers)
             with clock("optimization"):
                 batches.append(learner.credit(progress.learner_state, batch))
                 if step < learner.adapt_steps:
@@ -68,7 +82,13 @@ def train(
         progress.iteration += 1
         progress.env_steps += num_steps
         found = adaptation_metrics(batches, episodes, tasks.labels(sampled), has_success=env.spec.has_success)
+        notice(env, tasks, sampled)
         log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
+        skipped = skipped + 1 if metrics.get("train/skipped_updates") else 0
+        if skipped and skipped in (MAX_SKIPPED, iterations - began):
+            many = f"{skipped} updates in a row were skipped" if skipped > 1 else "the only update was skipped"
+            advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
+            raise FloatingPointError(f"{many}, for the meta-gradient was not finite: {advice}")
 
 
 def scheduled(learner: MetaLearner, iterations: int) -> MetaLearner:

@@ -43,11 +43,11 @@ class TrajectoryBatch(NamedTuple):
     """Steps since the episode began."""
     success: Bool[Tensor, "*task env time"]
     valid: Bool[Tensor, "*task env time"]
-    """False in steps past a world's last episode, and where the physics failed: no loss or statistic may see them."""
+    """False in steps past a world's last episode, and in episodes that diverged: no loss or statistic may see them."""
     log_prob: Float[Tensor, "*task env time"]
     """Of the policy that acted."""
     dist: Any
-    """That policy's distribution; leaves [*task env time act]."""
+    """That policy's distribution; leaves ``[*task env time act]``."""
     next_obs: Float[Tensor, "*task env time obs"]
     """Where the step led, before any automatic reset."""
     advantage: Float[Tensor, "*task env time"]

@@ -169,10 +169,11 @@ class MetaWorlds:
         self._pool = ThreadPoolExecutor(1)
 
     def set_tasks(self, task: Float[Tensor, "world parameter"]) -> None:
-        index = task[:, 0].long().cpu()
-        unknown = index[(index < 0) | (index >= len(ENVIRONMENTS))]
+        given = task[:, 0].cpu()
+        index = given.long()
+        unknown = given[(index < 0) | (index >= len(ENVIRONMENTS)) | (index != given)]
         if unknown.numel():
-            raise BadField(f"task begins with {int(unknown[0])}, the environment: use 0 to {len(ENVIRONMENTS) - 1}")
+            raise BadField(f"task begins with {float(unknown[0]):g}, the environment: use 0 to {len(ENVIRONMENTS) - 1}")
         self._task = task.clone()
         where = {int(kind): _slice((index == kind).nonzero()[:, 0], self._physics_device) for kind in index.unique()}
         groups = {kind: self._group(kind, len(index[worlds])) for kind, worlds in where.items()}

@@ -32,6 +32,7 @@ class CpuPhysics:
         self.timestep = float(model.opt.timestep)
         self._model, self._num_threads = model, num_threads
         _stop_clock()
+        silence()
         self._batch = batch.Batch(model, nsim=num_worlds, nthread=num_threads)
         self._stage = mujoco.mjtStage.mjSTAGE_NONE
         self._bound: dict[str, Tensor] = {}
@@ -71,7 +72,7 @@ class CpuPhysics:
         else:
             self._batch.step(ids=ids, nstep=substeps, stage=self._stage)
         # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
-        failed = self._time <= before
+        failed = ~(self._time > before)  # NaN is not
         return failed if awake is None else failed & awake
 
     def reset(self, mask: Tensor) -> None:
@@ -108,6 +109,20 @@ def _stop_clock() -> None:
     """
     for library in Path(mujoco.__file__).parent.glob("libmujoco*"):
         ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "mjcb_time").value = None
+
+
+@functools.cache
+def silence() -> None:
+    """Lets MuJoCo's warnings be: of each world that fails it would tell on stderr and in MUJOCO_LOG.TXT, without end.
+
+    They go to a function of its own that does nothing with a string, for one of Python's would need the interpreter
+    in the threads of a batch. A handler that somebody else has set stays.
+    """
+    for path in Path(mujoco.__file__).parent.glob("libmujoco*"):
+        library = ctypes.CDLL(str(path))
+        handler = ctypes.c_void_p.in_dll(library, "mju_user_warning")
+        if not handler.value:
+            handler.value = ctypes.cast(library.mju_str2Type, ctypes.c_void_p).value
 
 
 def _as_tensor(array: object) -> Tensor:

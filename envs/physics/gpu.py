@@ -26,6 +26,7 @@ if "WARP_CACHE_PATH" not in os.environ and os.path.expanduser("~") == "~":  # no
 import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
 
 from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
+from metarl.envs.physics.cpu import silence  # noqa: E402
 
 # What set_const computes from masses and inertias; sized per world as soon as one of those is.
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0")
@@ -268,6 +269,7 @@ def buffer_sizes(model: mujoco.MjModel) -> tuple[int, int]:
 
     and some more, for what random controls do not find.
     """
+    silence()
     data, rng = mujoco.MjData(model), np.random.default_rng(0)
     low, high = model.actuator_ctrlrange.T
     most_contacts = most_constraints = 0

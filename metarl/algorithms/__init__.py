@@ -1,5 +1,7 @@
 """Meta-learners, one file each."""
 
+from typing import Any
+
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.promp import ProMP
@@ -16,7 +18,7 @@ def learner_name(cls: type) -> str:
     return "es_maml" if cls is ESMAML else cls.__name__.lower()
 
 
-def find_learner(name: str) -> type[MetaLearner]:
+def find_learner(name: str) -> type[Any]:  # a protocol with fields cannot be checked by class
     """The learner called ``name`` on the command line.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
@@ -103,9 +103,11 @@ class ESMAML(GradientLearner):
 
     def update(self, state: ESMAMLState, batches: list[TrajectoryBatch]) -> tuple[ESMAMLState, Metrics]:
         post = batches[-1]
-        episode_return = post.reward.where(post.valid, 0.0).sum(-1)
-        earned = episode_return.unflatten(1, (2, self.pairs, -1)).mean(-1)
-        ascent = smoothed_gradient(self.noise(state, len(earned)), earned, self.perturbation)
+        episodes = torch.stack([by_policy(valid_episodes(batch), self.pairs) for batch in batches])
+        sampled = (episodes > 0).all(0).all(1)  # by both policies of a pair, before and after they adapted
+        of_world = valid_episodes(post).max().clamp(min=1)
+        earned = by_policy(post.reward.where(post.valid, 0.0).sum(-1), self.pairs) / (episodes[-1] / of_world)
+        ascent = smoothed_gradient(self.noise(state, len(earned)), earned, self.perturbation, sampled)
         norm = flatten(ascent).norm().item()
         if not norm < float("inf"):  # false for NaN
             return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
@@ -115,12 +117,29 @@ class ESMAML(GradientLearner):
         return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
 
 
-def smoothed_gradient(noise: Params, earned: Float[Tensor, "task 2 pair"], perturbation: float) -> Params:
+def smoothed_gradient(
+    noise: Params,
+    earned: Float[Tensor, "task 2 pair"],
+    perturbation: float,
+    sampled: Bool[Tensor, "task pair"] | None = None,
+) -> Params:
     """The mean over tasks and pairs of (J(+) - J(-)) g / (2 sigma).
 
     Args:
         noise: g [task pair ...].
         earned: by the policies at theta + sigma g, and at theta - sigma g.
+        sampled: the pairs that count, by default all; the others' episodes diverged.
     """
     slope = (earned[:, 0] - earned[:, 1]) / (2 * perturbation)
-    return {name: torch.tensordot(slope, g, dims=2) / slope.numel() for name, g in noise.items()}
+    sampled = torch.ones_like(slope, dtype=torch.bool) if sampled is None else sampled
+    slope, count = slope.where(sampled, 0.0), sampled.sum().clamp(min=1)
+    return {name: torch.tensordot(slope, g, dims=2) / count for name, g in noise.items()}
+
+
+def by_policy(x: Shaped[Tensor, "task env"], pairs: int) -> Shaped[Tensor, "task 2 pair"]:
+    """The sum over the worlds of each perturbed policy."""
+    return x.unflatten(1, (2, pairs, -1)).sum(-1)
+
+
+def valid_episodes(batch: TrajectoryBatch) -> Int[Tensor, "task env"]:
+    return (batch.valid & (batch.terminated | batch.truncated)).sum(-1)

@@ -83,9 +83,17 @@ class GradientLearner:
         """The policy that earns most on average over tasks."""
         return replace(self, adapt_steps=0)
 
-    def initial_weights(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+    def require_fits(self, spec: EnvSpec) -> None:
+        """Refuses tasks that the policy cannot act in.
+
+        Raises:
+            BadField: discrete actions.
+        """
         if spec.discrete:
             raise BadField(f"task has discrete actions: {type(self).__name__}'s policy is Gaussian, use RL2")
+
+    def initial_weights(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        self.require_fits(spec)
         return self.policy.init(spec, generator)
 
     def split(self, meta: Params) -> tuple[Params, Params]:

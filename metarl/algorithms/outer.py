@@ -72,6 +72,8 @@ class TRPO:
 
         direction = conjugate_gradient(product, flat_gradient, iterations=self.cg_iterations)
         length = (2 * self.max_kl / direction.dot(product(direction)).clamp(min=1e-12)).sqrt()
+        if not torch.isfinite(length * direction).all():  # the curvature was not
+            return meta, optimizer, metrics | {"train/skipped_updates": 1.0}
         point, loss, kl, backtracks = backtrack(
             lambda candidate: problem.evaluate(unflatten(candidate, meta), ratio_loss),
             flatten(meta),
@@ -94,7 +96,7 @@ class PPO:
     epochs: int = 5
     """Gradient steps on the same meta-batch."""
     clip: float = 0.3
-    """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
+    """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
 
     def __post_init__(self) -> None:
         require_numbers(self)

@@ -61,7 +61,8 @@ class ProMP(MetaGradientLearner):
         if self.adapt_steps > 0:
             kl = problem.mean_over_tasks(lambda batches: self._kl(self.path(meta, batches[:-2]), batches[:-1]))
             metrics |= {"train/inner_kl": kl.mean().item(), "train/kl_penalty": eta.mean().item()}
-            eta = adapted_penalty(eta, kl, self.target_kl) if self.target_kl > 0 else eta
+            if self.target_kl > 0 and "train/skipped_updates" not in metrics:
+                eta = adapted_penalty(eta, kl, self.target_kl)
         return ProMPState(meta, optimizer, eta), metrics
 
     def problem(self, state: ProMPState, batches: list[TrajectoryBatch]) -> MAMLProblem:

@@ -54,8 +54,8 @@ class RL2:
     reward_scale: float = 1.0
     """Rewards are multiplied by this before the policy is fed them and before they are credited."""
     standardize_reward: bool = False
-    """Feed the policy rewards in deviations from their running mean: what to adapt by may differ little from step to
-    step. Credit, which is normalized anyway, stays as it is."""
+    """Standardize the rewards fed to the policy by their running mean and deviation: the reward differences that
+    identify a task can be small compared with the mean reward. Advantages, normalized anyway, stay as they are."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
@@ -69,7 +69,7 @@ class RL2:
     minibatches: int = 1
     """Gradient steps of a pass, each on its share of the tasks."""
     clip: float = 0.2
-    """The likelihood ratio has no incentive to leave [1 - clip, 1 + clip]."""
+    """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
     entropy_bonus: float = 0.01
     """Weight of the policy's entropy in the objective."""
     value_weight: float = 0.5

@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_what_the_encoding_can()
     with ended_in_one_sentence():
         run = answered(list(sys.argv[1:] if arguments is None else arguments))
-    if run is not None:
-        sys.exit(run())
+    if run is not None and (exit_code := run()):
+        sys.exit(exit_code)
 
 
 def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
@@ -40,16 +40,19 @@ def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
     if verb in (None, "-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if arguments else 2)
-    mistake = catalogue.mistake(verb, arguments[1:])
-    if mistake is not None:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
-    if verb == "list" and not arguments[1:] and (table := catalogue.listing()) is not None:
-        print(table)
-        return None
-    from metarl.cli.verbs import run
+    own_code = any(argument.partition("=")[0] == "--code" for argument in arguments)
+    known = None if own_code else catalogue.load()
+    if known is not None:
+        mistake = catalogue.mistake(verb, arguments[1:], known)
+        if mistake is not None:
+            print(f"error: {' '.join(mistake.splitlines())}", file=sys.stderr)
+            sys.exit(2)
+        if list(arguments) == ["list"]:
+            print(catalogue.table(known))
+            return None
+    from metarl.cli.verbs import run  # imports torch
 
-    return lambda: run(arguments)
+    return lambda: run(arguments, known)
 
 
 def print_what_the_encoding_can() -> None:

@@ -19,7 +19,10 @@ HELP = {"--help": "flag"}
 def describe() -> dict[str, Any]:
     """Verbs, tasks and learners by name, each with its options."""
     training = options_of(Train, skip=("experiment", "task")) | options_of(Experiment, skip=("task", "learner"))
-    verbs = {"train": training | HELP} | {name: options_of(verb) | HELP for name, verb in VERBS.items()}
+    verbs = {"train": training | HELP} | {
+        name: options_of(verb, skip=("run", "runs")) | HELP
+        for name, verb in VERBS.items()  # which are positional
+    }
     tasks = {
         name: {
             "class": cls.__name__,

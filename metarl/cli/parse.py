@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -18,7 +17,11 @@ T = TypeVar("T")
 
 
 def parse(form: Any, arguments: Sequence[str] | None, **options: Any) -> Any:
-    """``tyro.cli``, but a value that a field refuses raises its :class:`BadField` in place of a drawn box."""
+    """``tyro.cli``, but what is wrong is a ``ValueError``'s one sentence in place of a drawn box.
+
+    Raises:
+        ValueError: arguments that do not fit the form; a field's own :class:`BadField` where it refuses a value.
+    """
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -29,12 +32,30 @@ def parse(form: Any, arguments: Sequence[str] | None, **options: Any) -> Any:
             if isinstance(error, BadField):
                 raise error from None
             error = error.__cause__ or error.__context__
-        sys.stderr.write(complaint.getvalue())
-        raise
+        if not exit_request.code:
+            raise  # help was asked for
+        raise ValueError(sentence(complaint.getvalue())) from None
+
+
+def sentence(box: str) -> str:
+    """What a box that tyro draws says up to its first rule."""
+    said: list[str] = []
+    for line in box.splitlines()[1:]:  # the first is a title
+        text = line.strip("│ ")
+        if not text.strip("─╰╯"):
+            break
+        said.append(text)
+    return " ".join(said).removesuffix(".").removeprefix("Error parsing ") or "these arguments do not fit"
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value that ``--flag value`` or ``--flag=value`` gives, the last one where there are several."""
+    """The value that ``--flag value`` or ``--flag=value`` gives, the last one where there are several.
+
+    Raises:
+        ValueError: the last argument is the option.
+    """
+    if arguments and arguments[-1].replace("_", "-") == flag:
+        raise ValueError(f"{flag} has no value")
     values = [None, *values_of(flag, arguments)]
     return values[-1]
 
@@ -64,14 +85,15 @@ def without(flag: str, arguments: Sequence[str]) -> list[str]:
 
 
 def options_of(cls: type, *, skip: Sequence[str] = ()) -> dict[str, str]:
-    """The flat options of a dataclass and of the dataclasses in it: ``--no-x`` and ``--x`` are flags, others values."""
+    """The flat options of a dataclass and of the dataclasses in it: flags take no value, others one or several."""
     options: dict[str, str] = {}
     for name, hint in fields_of(cls, skip=skip).items():
         inner = [member for member in members(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)]
         if len(inner) == len(members(hint)) == 1:
             options |= options_of(inner[0])
         elif not inner:
-            kind = "flag" if hint is bool else "value"
+            several = any(typing.get_origin(member) is tuple for member in members(hint))
+            kind = "flag" if hint is bool else "values" if several else "value"
             options |= {f"--{kebab(name)}": kind} | ({f"--no-{kebab(name)}": kind} if hint is bool else {})
     return options
 

@@ -9,10 +9,9 @@ from typing import Any, Generic
 import tyro
 
 from metarl import presets
-from metarl.algorithms import ALGORITHMS, learner_name
+from metarl.algorithms import learner_name
 from metarl.cli.parse import choices_of, choose, options_of, parse, value_of, without
 from metarl.envs.registry import TASKS, find_preset
-from metarl.runs.code import run_code
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
 from metarl.runs.folder import create_run, load_experiment
@@ -39,18 +38,18 @@ class Train(Generic[TaskT, LearnerT]):
     """Python file that defines the task, where it is none of this library's; it is run."""
 
 
-def train(arguments: Sequence[str]) -> int:
-    """Trains what the arguments of ``metarl train`` say; returns the exit code.
+def train(arguments: Sequence[str], task: str | None) -> int:
+    """Trains ``task`` as the other arguments of ``metarl train`` say; returns the exit code.
 
     Raises:
         ValueError: an argument that cannot work, or that differs from the run to resume.
     """
     code, resumed = value_of("--code", arguments), value_of("--resume", arguments)
-    run_code(Path(code) if code is not None else None)
     recorded = None if resumed is None else load_experiment(Path(resumed), device=value_of("--device", arguments))
-    start = start_of(arguments, recorded)
+    start = start_of(arguments, task, recorded)
     require_distinct_names(start)
     arguments, start = choose_all(arguments, start)
+    arguments = [start.task.name, *arguments]
     form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
@@ -75,15 +74,13 @@ def train(arguments: Sequence[str]) -> int:
 FLAT = (tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
 
 
-def start_of(arguments: Sequence[str], recorded: Experiment | None) -> Experiment:
+def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | None) -> Experiment:
     """The experiment that the options change: a preset, or the run to resume.
 
     Raises:
         ValueError: unknown names, or others than the run's.
     """
-    asked = {"task": task_of(arguments)} | {
-        name: value_of(f"--{name}", arguments) for name in ("learner", "preset", "task-preset")
-    }
+    asked = {"task": task} | {name: value_of(f"--{name}", arguments) for name in ("learner", "preset", "task-preset")}
     if recorded is not None:
         found = {
             "task": recorded.task.name,
@@ -98,23 +95,12 @@ def start_of(arguments: Sequence[str], recorded: Experiment | None) -> Experimen
                     f"--resume {value_of('--resume', arguments)}, or start a new run without --resume"
                 )
         return recorded
-    task = asked["task"]
+    if task is None and {"-h", "--help"} & set(arguments):
+        task = "half_cheetah_dir"  # for an example
     if task is None:
         raise ValueError(f"no task is named: metarl train TASK, one of {', '.join(sorted(TASKS))}")
     learner = asked["learner"] or default_learner(task)
     return presets.make(task, learner, asked["preset"], asked["task-preset"])
-
-
-def task_of(arguments: Sequence[str]) -> str | None:
-    """The argument that is no option and no option's value."""
-    learners = [options_of(cls) for cls in ALGORITHMS.values()]
-    flags = {name for options in (options_of(Experiment, skip=("task", "learner")), *learners) for name in options}
-    named = None
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        follows_value_option = before.startswith("--") and "=" not in before and before not in flags
-        if not argument.startswith("-") and (argument in TASKS or before == "") and not follows_value_option:
-            named = argument
-    return named
 
 
 def default_learner(task: str) -> str:

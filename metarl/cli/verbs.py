@@ -8,16 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from rich.console import Console
 
 from metarl import catalogue
-from metarl.cli.parse import parse
+from metarl.cli.parse import parse, value_of
 from metarl.cli.train import train
+from metarl.envs.camera import find_backend
 from metarl.envs.registry import find_preset
-from metarl.films.bodies import find_backend
 from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
@@ -43,7 +44,6 @@ class Evaluate:
     """Python file that defines the run's task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        run_code(self.code)
         evaluate_run(
             self.run,
             self.protocol,
@@ -68,7 +68,6 @@ class Plot:
     """Python file that defines the runs' task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        run_code(self.code)
         learning_curves(list(self.runs), self.out, tags=self.tag)
         console.print(f"wrote {self.out}")
 
@@ -90,7 +89,6 @@ class Video:
     """Python file that defines the run's task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        run_code(self.code)
         for path in render_run(self.run, task_index=self.task, adapt_steps=self.steps, out=self.out):
             console.print(f"wrote {path}")
 
@@ -105,7 +103,6 @@ class List:
     def __call__(self, console: Console) -> None:
         from metarl.cli.describe import describe
 
-        run_code(self.code)
         print(catalogue.table(describe()))
 
 
@@ -141,15 +138,27 @@ def physics_rate(num_steps: int = 50) -> float:
 VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "list": List, "doctor": Doctor}
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Does what the arguments of ``metarl`` say; returns the exit code."""
+def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
+    """Does what the arguments of ``metarl`` say; returns the exit code.
+
+    Args:
+        known: the catalogue, where the names among the arguments have been looked up in it.
+    """
+    from metarl.cli.describe import describe  # which asks for the verbs
+
     verb, rest = arguments[0], arguments[1:]
     with errors_in_one_sentence(), ended_by_signals():
+        if (code := value_of("--code", rest)) is not None:
+            run_code(Path(code))
+        if known is None:
+            known = describe()
+            if (mistake := catalogue.mistake(verb, rest, known)) is not None:
+                raise ValueError(mistake)
         if verb == "train":
-            return train(rest)
-        if verb not in VERBS:
-            raise ValueError(f"{verb!r} is no verb of metarl: use train, {', '.join(VERBS)}")
+            position, _ = catalogue.named(rest, known)
+            task = None if position is None else rest[position]
+            return train([argument for here, argument in enumerate(rest) if here != position], task)
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
         prepare_process(num_threads=0)
-        chosen(Console(soft_wrap=True, markup=False) if not sys.stdout.isatty() else Console(markup=False))
+        chosen(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
     return 0

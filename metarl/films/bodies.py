@@ -1,39 +1,19 @@
 """MuJoCo tasks drawn offscreen, with whatever OpenGL this machine has."""
 
 import copy
-import importlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 import mujoco
 import numpy as np
 from jaxtyping import Float
-from mujoco.rendering.classic import gl_context
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from metarl.envs.camera import VisibleTask, moves_about
+from metarl.envs.camera import VisibleTask, moves_about, radius_of, use_backend
 
 Picture = NDArray[np.uint8]
 """Height x width x RGB."""
-
-PROBE = """
-import mujoco
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light/><geom size="1"/></worldbody></mujoco>')
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 8, 8) as renderer:
-    renderer.update_scene(data)
-    raise SystemExit(0 if renderer.render().any() else 1)
-"""
-PROBE_SECONDS = 60.0
-MISSING = (
-    "MuJoCo found no OpenGL to draw with on this machine: install the packages libosmesa6, "
-    "or libegl1 libgl1 libgl1-mesa-dri (apt-get install, on Debian)"
-)
 
 SHORT_EPISODE = 3.0  # simulated seconds; a shorter one is over before one has seen it, and plays at half speed
 SUPERSAMPLING = 2  # smooths edges and textures alike, at the price of 4-fold multisampling
@@ -41,44 +21,6 @@ PALENESS = 0.65  # how far floor and sky go towards white, so that the bodies st
 AZIMUTH, ELEVATION = 90.0, -12.0  # degrees: along +y, from a little above; of the camera that follows a model
 DISTANCE = 3.0  # of that camera, in radii of the model
 LINE_COLOR = np.array([0.78, 0.33, 0.24, 1.0], np.float32)
-
-
-class NoGraphics(ValueError):
-    """This machine cannot draw MuJoCo models."""
-
-
-def find_backend() -> str | None:
-    """The first of MuJoCo's OpenGL backends that draws here: ``$MUJOCO_GL``, egl, osmesa, glfw (else None).
-
-    Each is tried in a process of its own: one without its system libraries takes ``import mujoco`` down.
-    """
-    known = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa", "glfw")
-    asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    usable = [name for name in known if name != "glfw" or "DISPLAY" in os.environ]
-    return next(filter(_draws, sorted(usable, key=lambda name: name != asked)), None)
-
-
-def _draws(backend: str) -> bool:
-    probe, environment = [sys.executable, "-c", PROBE], os.environ | {"MUJOCO_GL": backend}
-    try:
-        return not subprocess.run(probe, env=environment, capture_output=True, timeout=PROBE_SECONDS).returncode
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def use_backend() -> str:
-    """Makes ``mujoco.Renderer`` of this process use the backend of :func:`find_backend`; returns its name.
-
-    MuJoCo chooses once, when it is imported, and cannot know by then what works: its choice is replaced.
-
-    Raises:
-        NoGraphics: there is none.
-    """
-    backend = find_backend()
-    if backend is None:
-        raise NoGraphics(MISSING)
-    gl_context.GLContext = importlib.import_module(f"mujoco.{backend}").GLContext
-    return backend
 
 
 class Bodies:
@@ -106,7 +48,7 @@ class Bodies:
         model = _restyled(self._model, width * SUPERSAMPLING, height * SUPERSAMPLING)
         data = mujoco.MjData(model)
         starts = [_center(model, data, qpos[0]) for qpos in episodes]
-        radius = _radius(model, data)
+        radius = radius_of(model, data)
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, camera)
         moves = moves_about(model)
@@ -147,13 +89,6 @@ def _center(model: mujoco.MjModel, data: mujoco.MjData, qpos: NDArray[np.float64
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     return data.subtree_com[1].copy()
-
-
-def _radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:
-    """Of the ball around the center of mass that holds every moving part."""
-    moving = model.geom_bodyid > 0
-    away = np.linalg.norm(data.geom_xpos[moving] - data.subtree_com[1], axis=1)
-    return float((away + model.geom_rbound[moving]).max())
 
 
 def _add_line(scene: mujoco.MjvScene, start: NDArray[np.float64], radius: float) -> None:

@@ -1,17 +1,18 @@
 """What an experiment starts from where nobody has published or tuned one: it trains, and says so by its name."""
 
+from typing import Any
+
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.gradient import GradientLearner
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import TaskDistribution
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
-from metarl.types import MetaLearner
 
 MANY = 400  # worlds: enough for the physics' threads, few enough for a laptop's memory
 
 
-def default(task: TaskDistribution, learner: type[MetaLearner]) -> Experiment:
+def default(task: TaskDistribution, learner: type[Any]) -> Experiment:
     """An untuned experiment named ``default``; tests during training are on at most as many tasks as there are."""
     tests = min(20, task.num_test_tasks or 20)
     if issubclass(learner, RL2):

@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from torch import Tensor
 
+from metarl.envs.api import TaskEnv
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
+from metarl.faults import Notices, check_test
 from metarl.reports.files import require_writable, write_evaluation
 from metarl.reports.plan import Plan
 from metarl.reports.published import published, published_success
@@ -143,10 +145,12 @@ def evaluate_run(
     rows |= {name: Contestant(agent) for name, agent in agents.items()}
 
     tasks = held_out_tasks(experiment.task, plan.tasks)
+    labels, notice = experiment.task.labels(tasks), Notices(console)
     results: dict[str, MetaTest] = {}
     for name, row in rows.items():
         say(f"testing {name} on {plan.tasks} held-out tasks")
-        results[name] = _test(experiment, plan, row, tasks)
+        results[name], env = _test(experiment, plan, row, tasks)
+        check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
     record = summarize(experiment, plan, progress, results, tasks, limits)
     console.print(table(experiment, plan, progress, results, limits))
@@ -160,8 +164,12 @@ def evaluate_run(
     return results
 
 
-def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> MetaTest:
-    """Tests a row of the table: greedy episodes, and other numbers of them than adaptation sees, are played apart."""
+def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> tuple[MetaTest, TaskEnv]:
+    """Tests a row of the table: greedy episodes, and other numbers of them than adaptation sees, are played apart.
+
+    Returns:
+        What was earned, and the worlds it was earned in.
+    """
     spec, by_gradient = experiment.task.spec, bool(plan.scales)
     adapts_apart = by_gradient and plan.adaptation_episodes != plan.episodes
     greedy_apart = row.greedy and (by_gradient or (spec.has_success and not spec.terminates))
@@ -169,10 +177,11 @@ def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) 
     apart = None
     if adapts_apart or greedy_apart:
         apart = experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}")
-    return meta_test(
+    env = experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}")
+    result = meta_test(
         row.agent,
         row.state,
-        experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}"),
+        env,
         tasks,
         scales=plan.scales,
         episodes=plan.trial,
@@ -181,6 +190,7 @@ def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) 
         min_steps=plan.min_steps,
         tests=apart,
     )
+    return result, env if apart is None else apart
 
 
 def contestants(experiment: Experiment, progress: Progress) -> dict[str, Contestant]:

@@ -33,7 +33,7 @@ class Published(NamedTuple):
     """Steps of experience of each task before each inner step, at least; in whole episodes."""
     returns: dict[str, tuple[float, ...]]
     later: float = 0.5
-    """Size of the inner steps after the first, in terms of the first."""
+    """Step size of later inner steps, relative to the first."""
     num_tasks: int = 40
     learner: Mapping[str, Any] = FINN_LEARNER
     """Fields of the learner that earned this, by their path."""

@@ -25,7 +25,11 @@ def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64] | np.
 
 
 def estimate(scores: NDArray[np.float64], *, iqm: bool, resamples: int = 2000, confidence: float = 0.95) -> Estimate:
-    """Mean or interquartile mean of one score a task, with the percentile bootstrap interval over tasks."""
+    """Mean or interquartile mean of one score a task, with the percentile bootstrap interval over tasks.
+
+    Tasks whose score is NaN, since nothing of them could be used, are left out.
+    """
+    scores = scores[~np.isnan(scores)]
     if iqm:
         value, resampled = interquartile_mean(scores), interquartile_mean(scores[_drawn(len(scores), resamples)])
     else:
@@ -37,7 +41,8 @@ def estimate(scores: NDArray[np.float64], *, iqm: bool, resamples: int = 2000, c
 
 def stratified_estimate(scores: NDArray[np.float64], labels: list[str]) -> Estimate:
     """The mean over kinds of task, which weigh equally; resampled within each kind (stratified bootstrap)."""
-    strata = [scores[[label == kind for label in labels]] for kind in dict.fromkeys(labels)]
+    known = ~np.isnan(scores)
+    strata = [scores[known & [label == kind for label in labels]] for kind in dict.fromkeys(labels)]
     draws = np.random.default_rng(0)
     resampled = np.mean(
         [stratum[draws.integers(len(stratum), size=(2000, len(stratum)))].mean(1) for stratum in strata], axis=0

@@ -24,7 +24,8 @@ def first_finished(
     in four can be said to solve all.
 
     Args:
-        solved_after: steps until the first success of an episode, 0 where it failed.
+        solved_after: steps until the first success of an episode, 0 where it failed, -1 where it diverged, which
+            does not count.
         horizon: steps of an episode that fails.
         parallel: goals played side by side; the mean goes over groups of so many.
     """
@@ -33,7 +34,9 @@ def first_finished(
     for begin in range(0, len(solved_after), parallel):
         solved = (solved_after[begin : begin + parallel] > 0).ravel()
         order = np.argsort(finished[begin : begin + parallel].ravel(), kind="stable")
-        rates.append(solved[order[:count]].mean())
+        order = order[solved_after[begin : begin + parallel].ravel()[order] >= 0]
+        if len(order):
+            rates.append(solved[order[:count]].mean())
     return float(np.mean(rates))
 
 
@@ -52,11 +55,14 @@ def success_record(
 
 def _record(result: MetaTest, labels: list[str], horizon: int, published: PublishedSuccess | None) -> dict[str, Any]:
     after = result.solved_after.cpu().numpy()
-    measures = {  # [task, step]
-        "end": result.solved_at_end.double().mean(2).cpu().numpy(),
-        "last_50": result.solved_share.double().mean(2).cpu().numpy(),
-        "any": (after > 0).mean(axis=2),
-        "return": result.returns.double().mean(2).cpu().numpy(),
+    measures = {  # [task, step], NaN of a task that no episode is left of
+        name: result.known(measure).nanmean(2).cpu().numpy()
+        for name, measure in {
+            "end": result.solved_at_end,
+            "last_50": result.solved_share,
+            "any": result.successes,
+            "return": result.returns,
+        }.items()
     }
     kinds = list(dict.fromkeys(labels))
     record: dict[str, Any] = {}
@@ -67,7 +73,7 @@ def _record(result: MetaTest, labels: list[str], horizon: int, published: Publis
             "goals": int(goals.sum()),
             "end": [estimate(end[:, step], iqm=False)._asdict() for step in range(end.shape[1])],
             "iqm_end": estimate(end[:, -1], iqm=True)._asdict(),
-            **{name: measures[name][goals].mean(0).tolist() for name in ("last_50", "any", "return")},
+            **{name: np.nanmean(measures[name][goals], axis=0).tolist() for name in ("last_50", "any", "return")},
             "steps_to_success": steps_to_success(after[goals]),
         }
         if published is not None:

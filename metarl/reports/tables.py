@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text
@@ -99,7 +100,7 @@ def summarize(
             "env_steps": progress.env_steps,
             "task_seed": HELD_OUT_SEED if task.published_tasks(1) is None else "published tasks",
             "seed": plan.seed,
-            "layout": "[task][adaptation step or episode of the trial][episode or trial]",
+            "layout": "[task][adaptation step or episode of the trial][episode or trial], null where it diverged",
         },
         **row_record(plan, results[own], task.spec.has_success, raw=True),
         "comparisons": {
@@ -118,13 +119,16 @@ def summarize(
 
 
 def row_record(plan: Plan, result: MetaTest, has_success: bool, *, raw: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {"mean": [e._asdict() for e in estimates(result, iqm=False)]}
+    record: dict[str, Any] = {"left_out": int(result.returns.isnan().sum())}
+    record |= {"mean": [e._asdict() for e in estimates(result, iqm=False)]}
     if plan.scales:
         record["iqm"] = [e._asdict() for e in estimates(result, iqm=True)]
     else:
         record["trial"] = trial_estimate(result)._asdict()
     if raw:
-        record["returns"] = result.returns.tolist()
+        returns = result.returns.cpu().numpy().astype(object)
+        returns[result.returns.isnan().cpu().numpy()] = None  # JSON has no NaN
+        record["returns"] = returns.tolist()
     if raw and has_success:
         record["solved_after"] = result.solved_after.tolist()
         record["solved_at_end"] = result.solved_at_end.int().tolist()
@@ -134,13 +138,13 @@ def row_record(plan: Plan, result: MetaTest, has_success: bool, *, raw: bool) ->
 
 def estimates(result: MetaTest, *, iqm: bool) -> list[Estimate]:
     """One estimate a step, over the tasks' mean returns."""
-    scores = result.returns.double().mean(2).cpu().numpy()
+    scores = result.returns.double().nanmean(2).cpu().numpy()
     return [estimate(scores[:, step], iqm=iqm) for step in range(scores.shape[1])]
 
 
 def trial_estimate(result: MetaTest) -> Estimate:
     """The mean return of a whole trial, summed over its episodes."""
-    return estimate(result.returns.double().sum(1).mean(1).cpu().numpy(), iqm=False)
+    return estimate(result.returns.double().sum(1).nanmean(1).cpu().numpy(), iqm=False)
 
 
 INTERVAL = (
@@ -184,7 +188,7 @@ def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dic
         found.add_column(step, justify="right")
     for row, result in results.items():
         means, middles = estimates(result, iqm=False), estimates(result, iqm=True)
-        spread = result.returns.double().mean(2).std(0, correction=0).tolist()
+        spread = np.nanstd(result.returns.double().nanmean(2).cpu().numpy(), axis=0)
         found.add_row(Text(row), "mean", *[f"{e.value:.1f}" for e in means], style="bold")
         found.add_row("", "95 %", *[f"{e.low:.1f} .. {e.high:.1f}" for e in means])
         if reference is not None and row in reference.returns:
@@ -193,7 +197,7 @@ def _fill_by_step(found: Table, experiment: Experiment, plan: Plan, results: dic
         found.add_row("", "IQM", *[f"{e.value:.1f}" for e in middles])
         found.add_row("", "95 % of IQM", *[f"{e.low:.1f} .. {e.high:.1f}" for e in middles])
         if has_success:
-            rates = result.solved_at_end.double().mean((0, 2)).tolist()
+            rates = result.known(result.solved_at_end).nanmean((0, 2)).tolist()
             found.add_row("", "success at the end", *[f"{x:.0%}" for x in rates])
         found.add_section()
     own = next(iter(results))
@@ -229,7 +233,7 @@ def _fill_by_trial(found: Table, experiment: Experiment, plan: Plan, results: di
         for episode in (episodes[k] for k in shown):
             cells += [f"{episode.value:.2f}", f"{episode.low:.2f} .. {episode.high:.2f}"]
         if has_success:
-            cells.append(f"{result.solved_at_end[:, -1].double().mean():.0%}")
+            cells.append(f"{result.known(result.solved_at_end)[:, -1].nanmean():.0%}")
         found.add_row(Text(row), *cells, style="bold" if row == next(iter(results)) else None)
     found.add_section()
     notes = ["trial: the episodes of one task in a row, remembered; its return is their sum.", INTERVAL]

@@ -36,7 +36,7 @@ class Experiment(Generic[TaskT, LearnerT]):
     learner: LearnerT
     """The algorithm."""
     preset: str = ""
-    """Whose definition of the experiment to start from; the other options change single fields of it."""
+    """Named experiment preset to start from; other options override single fields."""
     num_tasks: int = 40
     """Tasks in a meta-batch."""
     num_envs: int = 20
@@ -79,6 +79,8 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
         if self.seed == HELD_OUT_SEED:
             raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        if (require_fits := getattr(self.learner, "require_fits", None)) is not None:  # of some policies
+            require_fits(self.task.spec)
         annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule
         if 0 < annealed < self.iterations:
             raise BadField(

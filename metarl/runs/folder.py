@@ -90,7 +90,7 @@ def record_config(experiment: Experiment, run: Path) -> None:
 
 
 def _require_readable(experiment: Experiment) -> None:
-    """Refuses what trains but could never be opened again.
+    """Raises if the experiment could be trained but not reloaded from its run folder.
 
     Raises:
         ValueError: a learner or a task that is not known by its name, or a field that JSON changes.

@@ -74,7 +74,8 @@ class ProgressDisplay:
         before, after = metrics["meta_train/return_pre"], metrics["meta_train/return_post"]
         trial = metrics.get("meta_train/return_trial")
         earned = f"return before {before:.2f} after {after:.2f}" if trial is None else f"return of a trial {trial:.2f}"
-        text = f"{earned}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
+        skipped = "  update skipped" if metrics.get("train/skipped_updates") else ""
+        text = f"{earned}{skipped}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
         if self._bar is None:
             self._console.print(f"iteration {complete}/{self._total}  {text}", highlight=False, soft_wrap=True)
         else:

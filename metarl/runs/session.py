@@ -9,6 +9,7 @@ from rich.console import Console
 
 from metarl.envs.api import TaskEnv
 from metarl.evaluate import held_out_tasks, meta_test
+from metarl.faults import Notices, check_test
 from metarl.metrics import by_kind
 from metarl.runs import checkpoint, table
 from metarl.runs.experiment import Experiment
@@ -69,6 +70,7 @@ def _train_in(run: Path, experiment: Experiment, stopping: StopOnSignal, console
             episodes=experiment.episodes_per_env,
             begin=recording.begin,
             log=recording.log,
+            notice=recording.notice,
         )
         recording.begin()
     finally:
@@ -92,6 +94,7 @@ class Recording:
         self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
         self._snapshot = capture(experiment, progress, env)
+        self.notice = Notices(console)
 
     @property
     def iteration(self) -> int:
@@ -106,9 +109,8 @@ class Recording:
                 self._save()
 
     def log(self, metrics: Metrics) -> None:
-        interval = self._experiment.eval_interval
-        if interval and self._progress.iteration % interval == 0:
-            metrics = metrics | held_out_metrics(self._experiment, self._progress)
+        if (interval := self._experiment.eval_interval) and self._progress.iteration % interval == 0:
+            metrics = metrics | held_out_metrics(self._experiment, self._progress, self.notice)
         with self._stopping.postponed():
             self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
             self._display.update(self._progress.iteration - 1, metrics)
@@ -153,7 +155,7 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
         )
 
 
-def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
+def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
     """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
     learner, num_tasks = experiment.learner, experiment.eval_tasks
     num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
@@ -168,14 +170,14 @@ def held_out_metrics(experiment: Experiment, progress: Progress) -> Metrics:
         episodes=experiment.episodes_per_env if learner.remembers else 1,
         seed=stream_seed(experiment.seed, "meta-test", progress.iteration),
     )
-    returns, successes = result.returns.mean((0, 2)), result.successes.float().mean((0, 2))
+    check_test(result, env, experiment.task, tasks, notice)
+    returns, successes = result.returns.nanmean((0, 2)), result.solved.nanmean((0, 2))
     if learner.remembers:
-        steps = {"episode_first": 0, "episode_last": -1}
-        metrics = {"meta_test/return_trial": float(returns.sum())}
+        steps, metrics = {"episode_first": 0, "episode_last": -1}, {"meta_test/return_trial": float(returns.sum())}
     else:
         steps, metrics = {f"step_{k}": k for k in range(len(returns))}, {}
     metrics |= {f"meta_test/return_{name}": float(returns[k]) for name, k in steps.items()}
     if env.spec.has_success:
         metrics |= {f"meta_test/success_{name}": float(successes[k]) for name, k in steps.items()}
-        metrics |= by_kind("meta_test/success", experiment.task.labels(tasks), result.successes[:, -1])
+        metrics |= by_kind("meta_test/success", experiment.task.labels(tasks), result.solved[:, -1])
     return metrics

@@ -135,6 +135,7 @@ def test_a_saved_environment_goes_on_exactly_where_it_was():
     # negative control: the tasks alone do not bring the payoffs back
     other = Bandit(horizon=3, arms=2).make(2, 50, seed=123)
     other.set_tasks(torch.tensor([[0.4, 0.6], [0.5, 0.1]]))
+    other.reset()
     assert not torch.equal(play(other, 10, seed=9), expected)
 
 
@@ -143,6 +144,7 @@ def test_what_was_saved_does_not_change_as_the_environment_goes_on():
     state = env.state_dict()
     expected = play(env, 5, seed=0)
     env.set_tasks(torch.tensor([[0.0, 0.0]]))
+    env.reset()
     play(env, 5, seed=0)
     for _ in range(2):  # nor does loading it hand it out to be changed
         env.load_state_dict(state)

@@ -1,5 +1,6 @@
 """Tasks as other libraries see them: Gymnasium's own checks, tasks and seeds, endings, vectors of worlds, pictures."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from mujoco.rendering.classic import gl_context
 from pretend_cuda import pretend_cuda
 
-from metarl.envs import gymnasium_env
+from metarl.envs import camera, gymnasium_env
 from metarl.envs.fields import BadField
 from metarl.envs.gymnasium_env import GymnasiumEnv
 from metarl.envs.metaworld import ML1
@@ -417,11 +419,9 @@ def test_gymnasiums_wrapper_counts_episodes_as_they_were() -> None:
 
 @pytest.fixture
 def graphics(monkeypatch: pytest.MonkeyPatch) -> None:
-    gl = pytest.importorskip("metarl.films.bodies")
-    if gl.find_backend() is None:
+    if camera.find_backend() is None:
         pytest.skip("no OpenGL on this machine")
     monkeypatch.setattr("mujoco.rendering.classic.gl_context.GLContext", None)  # puts back what was there, in the end
-    gl.use_backend()
 
 
 def test_pictures_show_the_state_and_the_task(graphics: None) -> None:
@@ -457,8 +457,41 @@ def test_without_graphics_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: Any) -> None:
         raise mujoco.FatalError("no display")
 
-    monkeypatch.setattr(mujoco, "Renderer", fail)
     env = GymnasiumEnv("half_cheetah_dir", render_mode="rgb_array")
     env.reset(seed=0)
-    with pytest.raises(gymnasium.error.DependencyNotInstalled, match="set MUJOCO_GL=egl or osmesa"):
-        env.render()
+    for name, failing in (("Renderer", fail), ("no backend", None)):
+        with monkeypatch.context() as patch:
+            if failing is None:
+                patch.setattr(camera, "PROBE", "raise SystemExit(1)")
+            else:
+                patch.setattr(mujoco, name, failing)
+                patch.setattr(camera, "find_backend", lambda: "egl")
+                patch.setattr(camera.importlib, "import_module", lambda _: gl_context)
+                patch.setattr(gl_context, "GLContext", None)
+            with pytest.raises(
+                gymnasium.error.DependencyNotInstalled, match="install the packages libosmesa6, or libegl"
+            ):
+                env.render()
+
+
+def test_fault_33_pictures_find_opengl_by_themselves() -> None:
+    """A program without MUJOCO_GL, or with one that cannot work, of a machine that could draw."""
+    if camera.find_backend() is None:
+        pytest.skip("no OpenGL on this machine")
+    program = (
+        "import envs; env = envs.GymnasiumEnv('pendulum_mass', render_mode='rgb_array'); env.reset(seed=0); "
+        "print(env.render().any()); env.close()"
+    )
+    for asked in ({}, {"MUJOCO_GL": ""}, {"MUJOCO_GL": "glfw"}):
+        variables = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")} | asked
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False
+        )
+        assert done.stdout == "True\n", done.stderr
+
+
+def test_a_backend_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "PROBE", "raise SystemExit(0)  # of this test")
+    found = camera.find_backend()
+    monkeypatch.setattr(camera.subprocess, "run", None)
+    assert camera.find_backend() == found

@@ -217,6 +217,7 @@ def test_what_was_saved_does_not_change_as_the_environment_goes_on():
     state = env.state_dict()
     expected = play(env, 5, seed=0)
     env.set_tasks(SMALL.sample(2, seeded(8)))
+    env.reset()
     play(env, 5, seed=0)
     for _ in range(2):
         env.load_state_dict(state)

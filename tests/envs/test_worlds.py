@@ -215,17 +215,29 @@ def test_a_restored_counting_environment_repeats_every_bit() -> None:
     assert same_bits(play(other, 9), onwards)
 
 
-def test_the_reset_generator_belongs_to_the_state() -> None:
-    """Negative control: with another generator the worlds repeat until their first reset, and no longer."""
+@pytest.mark.parametrize("what", ["seed", "resets", "steps"])
+def test_what_restarts_draw_from_belongs_to_the_state(what: str) -> None:
+    """Negative control: with another seed or count the worlds repeat until the first of them ends, and no longer."""
     env = make_counting()
     env.reset()
     play(env, 1)
     saved = env.state_dict()
     onwards = play(env, 2)
-    env.load_state_dict(saved | {"generator": torch.Generator().manual_seed(5).get_state()})
+    env.load_state_dict(saved | {"draws": saved["draws"] | {what: 5}})
     step = play(env, 2)[0]  # world (0, 0) ends here, the others do not
     assert torch.equal(step.next_obs, onwards[0].next_obs)
     assert (step.obs[..., 4] != onwards[0].obs[..., 4]).tolist() == [[True, False], [False, False]]
+
+
+def test_the_reset_generator_belongs_to_the_state() -> None:
+    env = make_counting()
+    env.reset()
+    saved = env.state_dict()
+    starts = env.reset()
+    env.load_state_dict(saved)
+    assert torch.equal(env.reset()[..., 4], starts[..., 4])
+    env.load_state_dict(saved | {"generator": torch.Generator().manual_seed(5).get_state()})
+    assert (env.reset()[..., 4] != starts[..., 4]).all()
 
 
 @pytest.mark.parametrize(("name", "preset"), MUJOCO[:2])

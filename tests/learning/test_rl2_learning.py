@@ -1,6 +1,6 @@
 """RL² learns what it is for, on tasks whose best return is known; each gate with what must not pass it.
 
-Correctness is the subject of test_rl2.py. Gates come from pilots of the very configurations below, on other seeds too.
+Correctness is the subject of test_rl2_update.py and its neighbours. Gates come from pilots of the very configurations
 """
 
 import math

@@ -1,7 +1,5 @@
 """What a run records of itself, and what is refused: fields, classes, files, names and folders."""
 
-import functools
-import importlib.util
 import json
 import math
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from metarl import presets
 from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
@@ -20,28 +19,24 @@ from metarl.envs.locomotion.ant_goal import AntGoal
 from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.locomotion.half_cheetah_vel import HalfCheetahVel
 from metarl.envs.metaworld import ML1
+from metarl.envs.registry import TASKS
 from metarl.evaluate import HELD_OUT_SEED
 from metarl.networks.mlp import GaussianMLP
 from metarl.runs.config import from_json, to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run, default_names, load_experiment
 
-ROOT = Path(__file__).parents[2]
 SMALL = Experiment(task=HalfCheetahDir(), learner=MAML(), preset="promp")
 
 
-@functools.cache  # a script that defines a task would define it anew
-def presets() -> list[Any]:
-    """Every preset of every script in experiments/."""
-    found = []
-    for path in sorted((ROOT / "experiments").glob("*.py")):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found += [pytest.param(e, id=f"{path.stem}-{name}") for name, e in module.PRESETS.items()]
-    return found
+def every_preset() -> list[Any]:
+    """Every preset of every task and learner."""
+    return [
+        pytest.param(experiment, id=f"{task}-{learner}-{name}")
+        for task in TASKS
+        for learner in presets.learners(task)
+        for name, experiment in presets.find(task, learner).items()
+    ]
 
 
 # --- dataclasses <-> JSON
@@ -59,14 +54,14 @@ class Circle:
     shape: Point | TRPO = field(default_factory=TRPO)
 
 
-@pytest.mark.parametrize("experiment", presets())
+@pytest.mark.parametrize("experiment", every_preset())
 def test_every_preset_survives_json(experiment: Experiment) -> None:
     for part in (experiment.task, experiment.learner):
         text = json.dumps(to_json(part))
         assert from_json(type(part), json.loads(text)) == part
 
 
-@pytest.mark.parametrize("experiment", presets())
+@pytest.mark.parametrize("experiment", every_preset())
 def test_a_run_folder_remembers_every_preset(experiment: Experiment, tmp_path: Path) -> None:
     changed = replace(experiment, preset="its name", seed=7, iterations=3)
     assert load_experiment(create_run(changed, tmp_path, "run")) == changed
@@ -338,7 +333,7 @@ def test_bad_names_are_refused_before_anything_is_made(tmp_path: Path, name: str
     assert not root.exists()
 
 
-@pytest.mark.parametrize("experiment", presets())
+@pytest.mark.parametrize("experiment", every_preset())
 def test_default_names_are_good_ones(experiment: Experiment, tmp_path: Path) -> None:
     named = replace(experiment, preset="a-preset-of-20-chars", seed=10**9)
     assert create_run(named, tmp_path, None).is_dir()

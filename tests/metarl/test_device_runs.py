@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from metarl.runs.command import Command, main
 from pretend_cuda import Pretence, pretend_cuda, to_host
 
+from metarl import cli, presets
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.small.tabular_mdp import TabularMDP
 from metarl.networks.recurrent import RecurrentPolicy
@@ -30,30 +30,27 @@ def cuda() -> Iterator[Pretence]:
         yield pretence
 
 
-PRESETS = {
-    "tiny": Experiment(
-        TabularMDP(horizon=3, states=3, actions=2),
-        RL2(policy=RecurrentPolicy(memory_size=8), epochs=1),
-        num_tasks=2,
-        num_envs=2,
-        episodes=4,
-        iterations=3,
-        eval_interval=3,
-        eval_tasks=2,
-        num_threads=1,
-    )
-}
+TINY = Experiment(
+    TabularMDP(horizon=3, states=3, actions=2),
+    RL2(policy=RecurrentPolicy(memory_size=8), epochs=1),
+    num_tasks=2,
+    num_envs=2,
+    episodes=4,
+    iterations=3,
+    eval_interval=3,
+    eval_tasks=2,
+    num_threads=1,
+)
 
 
-def run_on_device(runs: Path) -> Any:
-    """The exit code."""
-    with pytest.raises(SystemExit) as end:
-        main(PRESETS, Command[TabularMDP, RL2], ["--runs", str(runs), "--name", "run", "--device", "cuda"])
-    return end.value.code
+def train_on_device(runs: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets._KNOWN, ("tabular_mdp", "rl2"), {"tiny": TINY})
+        cli.main(["train", "tabular_mdp", "--runs", str(runs), "--name", "run", "--device", "cuda"])
 
 
 def test_a_run_on_the_device_logs_its_memory(tmp_path: Path, cuda: Pretence) -> None:
-    assert run_on_device(tmp_path) == 0
+    train_on_device(tmp_path)
     with open(tmp_path / "run" / "progress.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["time/gpu_memory_gib"] for row in rows] == ["1.5"] * 3
@@ -76,7 +73,9 @@ def test_a_run_out_of_memory_names_the_fields_and_keeps_what_it_has_completed(
         return learned[-1]
 
     monkeypatch.setattr(RL2, "update", update_twice)
-    assert run_on_device(tmp_path) == EXIT_BAD_INPUT
+    with pytest.raises(SystemExit) as end:
+        train_on_device(tmp_path)
+    assert end.value.code == EXIT_BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory: start a run with lower num_envs, num_tasks or episodes")
     assert line.endswith("(CUDA out of memory. Tried to allocate 9.00 GiB)")

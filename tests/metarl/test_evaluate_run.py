@@ -14,6 +14,7 @@ from rich.console import Console
 from metarl import cli
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2
+from metarl.cli import verbs
 from metarl.envs.metaworld import ML10, MT1
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.navigation import Navigation
@@ -128,7 +129,7 @@ def test_what_ends_a_command_is_said_in_a_sentence(
     def fail(*arguments: Any, **options: Any) -> None:
         raise problem
 
-    monkeypatch.setattr(cli, "learning_curves", fail)
+    monkeypatch.setattr(verbs, "learning_curves", fail)
     with pytest.raises(SystemExit) as exit_request:
         cli.main(["plot", "runs/a"])
     assert exit_request.value.code == code

@@ -18,16 +18,17 @@ from metarl.runs.lock import run_lock
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]
 PACE = ["--checkpoint-interval", "2", "--eval-interval", "3", "--eval-tasks", "2"]
-SCRIPTS = ["maml_half_cheetah_dir.py", "rl2_tabular_mdp.py"]  # each test starts processes, some seconds each
+KINDS = ["half_cheetah_dir maml", "tabular_mdp rl2"]  # each test starts processes, some seconds each
 
 
-def start(script: str, runs: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "experiments" / script), "--runs", str(runs), *options]
+def start(kind: str, runs: Path, *options: str) -> subprocess.Popen[str]:
+    task, learner = kind.split()
+    command = [sys.executable, "-m", "metarl", "train", task, "--learner", learner, "--runs", str(runs), *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(script: str, runs: Path, *options: str) -> tuple[int, str]:
-    process = start(script, runs, *options)
+def finish(kind: str, runs: Path, *options: str) -> tuple[int, str]:
+    process = start(kind, runs, *options)
     output, _ = process.communicate(timeout=240)
     return process.returncode, output
 
@@ -58,9 +59,9 @@ def scalars(run: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module", params=SCRIPTS)
+@pytest.fixture(scope="module", params=KINDS)
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """An undisturbed run of 8 iterations, of each script."""
+    """An undisturbed run of 8 iterations, of each kind."""
     runs = tmp_path_factory.mktemp("runs")
     code, output = finish(request.param, runs, "--name", "whole", "--iterations", "8", *SMALL, *PACE)
     assert code == 0, output
@@ -70,13 +71,13 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_an_undisturbed_one(
     reference: tuple[str, Path], tmp_path: Path
 ) -> None:
-    script, whole = reference
-    process = start(script, tmp_path, "--name", "killed", "--iterations", "8", *SMALL, *PACE)
+    kind, whole = reference
+    process = start(kind, tmp_path, "--name", "killed", "--iterations", "8", *SMALL, *PACE)
     wait_for(checkpoint_path(tmp_path / "killed", 4), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not checkpoint_path(tmp_path / "killed", 8).exists()
-    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "killed"))
+    code, output = finish(kind, tmp_path, "--resume", str(tmp_path / "killed"))
     assert code == 0, output
     assert "continuing" in output
     assert_same_end(tmp_path / "killed", whole, 8)
@@ -85,16 +86,16 @@ def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_an_undisturbed_on
 def test_half_a_run_resumed_for_the_other_half_ends_with_the_bits_of_a_whole_one(
     reference: tuple[str, Path], tmp_path: Path
 ) -> None:
-    script, whole = reference
-    assert finish(script, tmp_path, "--name", "half", "--iterations", "4", *SMALL, *PACE)[0] == 0
-    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "half"), "--iterations", "8")
+    kind, whole = reference
+    assert finish(kind, tmp_path, "--name", "half", "--iterations", "4", *SMALL, *PACE)[0] == 0
+    code, output = finish(kind, tmp_path, "--resume", str(tmp_path / "half"), "--iterations", "8")
     assert code == 0, output
     assert_same_end(tmp_path / "half", whole, 8)
 
 
 def test_a_signal_checkpoints_at_once_and_says_how_to_continue(reference: tuple[str, Path], tmp_path: Path) -> None:
-    script, whole = reference
-    process = start(script, tmp_path, "--name", "stopped", "--iterations", "8", *SMALL, *PACE)
+    kind, whole = reference
+    process = start(kind, tmp_path, "--name", "stopped", "--iterations", "8", *SMALL, *PACE)
     wait_for(checkpoint_path(tmp_path / "stopped", 2), process)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
@@ -102,7 +103,7 @@ def test_a_signal_checkpoints_at_once_and_says_how_to_continue(reference: tuple[
     assert process.returncode == 128 + signal.SIGTERM, output
     assert time.monotonic() - began < 5
     assert "--resume" in output
-    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "stopped"))
+    code, output = finish(kind, tmp_path, "--resume", str(tmp_path / "stopped"))
     assert code == 0, output
     assert_same_end(tmp_path / "stopped", whole, 8)
 
@@ -110,11 +111,11 @@ def test_a_signal_checkpoints_at_once_and_says_how_to_continue(reference: tuple[
 def test_a_damaged_checkpoint_costs_one_line_and_the_iterations_since_the_one_before(
     reference: tuple[str, Path], tmp_path: Path
 ) -> None:
-    script, whole = reference
-    assert finish(script, tmp_path, "--name", "torn", "--iterations", "7", *SMALL, *PACE)[0] == 0
+    kind, whole = reference
+    assert finish(kind, tmp_path, "--name", "torn", "--iterations", "7", *SMALL, *PACE)[0] == 0
     newest = checkpoint_path(tmp_path / "torn", 7)
     newest.write_bytes(newest.read_bytes()[:-100])
-    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "torn"), "--iterations", "8")
+    code, output = finish(kind, tmp_path, "--resume", str(tmp_path / "torn"), "--iterations", "8")
     assert code == 0, output
     assert output.count("is damaged") == 1
     assert "after 6 iterations" in output
@@ -122,18 +123,18 @@ def test_a_damaged_checkpoint_costs_one_line_and_the_iterations_since_the_one_be
 
 
 def test_other_options_than_the_recorded_ones_are_refused_on_resume(reference: tuple[str, Path]) -> None:
-    script, whole = reference
-    code, output = finish(script, whole.parent, "--resume", str(whole), "--num-tasks", "4")
+    kind, whole = reference
+    code, output = finish(kind, whole.parent, "--resume", str(whole), "--num-tasks", "4")
     assert code == 2
     assert "num_tasks is 4, the run to resume has 2" in output
 
 
 def test_a_run_without_a_usable_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
-    script = SCRIPTS[1]
-    assert finish(script, tmp_path, "--name", "lost", "--iterations", "1", *SMALL, *PACE)[0] == 0
+    kind = KINDS[1]
+    assert finish(kind, tmp_path, "--name", "lost", "--iterations", "1", *SMALL, *PACE)[0] == 0
     for path in (tmp_path / "lost" / "checkpoints").iterdir():
         path.write_bytes(os.urandom(500))
-    code, output = finish(script, tmp_path, "--resume", str(tmp_path / "lost"))
+    code, output = finish(kind, tmp_path, "--resume", str(tmp_path / "lost"))
     assert code == 2
     assert "error: no usable checkpoint" in output
     assert "Traceback" not in output
@@ -147,9 +148,9 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_name_and_what_it_has(reference: tuple[str, Path]) -> None:
-    script, whole = reference
-    code, output = finish(script, whole.parent, "--resume", str(whole), "--name", "other")
+    kind, whole = reference
+    code, output = finish(kind, whole.parent, "--resume", str(whole), "--name", "other")
     assert (code, output) == (2, "error: name is 'other': a resumed run keeps its own, leave it out\n")
-    code, output = finish(script, whole.parent, "--resume", str(whole), "--iterations", "1")
+    code, output = finish(kind, whole.parent, "--resume", str(whole), "--iterations", "1")
     assert code == 2
     assert f"iterations is 1: {whole} has" in output

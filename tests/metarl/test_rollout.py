@@ -201,10 +201,10 @@ def test_time_is_cut_when_every_world_is_through(
     assert ((batch.terminated | batch.truncated) & batch.valid).sum(-1).eq(episodes).all()
 
 
-def test_a_failed_step_is_not_valid_and_its_episode_counts() -> None:
-    """World 0 fails in its second step: that step carries nothing, the episode is over, one more follows."""
+def test_a_failed_episode_is_not_valid_and_counts_as_played() -> None:
+    """World 0 fails in its second step: the episode carries nothing and is over, one more follows."""
     batch, _ = play(make_env([[NEVER, NEVER]], horizon=4, fails_at=1), 2)
-    assert batch.valid[0, 0].tolist() == [True, False, True, True, True, True, False, False]
+    assert batch.valid[0, 0].tolist() == [False, False, True, True, True, True, False, False]
     assert batch.truncated[0, 0].tolist() == [False, True, False, False, False, True, False, False]
     assert batch.clock[0, 0].tolist() == [0, 1, 0, 1, 2, 3, 0, 1]
     assert batch.valid[0, 1].all()

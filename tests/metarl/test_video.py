@@ -15,6 +15,7 @@ from PIL import ImageColor
 from metarl import evaluate
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2, RL2Actor
+from metarl.envs import camera
 from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.metaworld import ML1, MT10
 from metarl.envs.metaworld.sawyer import SAWYER
@@ -23,7 +24,7 @@ from metarl.envs.small import navigation
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.tabular_mdp import TabularMDP
-from metarl.films import bodies, scenes, video
+from metarl.films import scenes, video
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs import checkpoint
@@ -67,26 +68,26 @@ def read_mp4(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def no_graphics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "PROBE", "raise SystemExit(1)")
+    monkeypatch.setattr(camera, "PROBE", "raise SystemExit(1)")
 
 
 @pytest.mark.parametrize("asked", ["osmesa", "nonsense", ""])
 def test_a_backend_that_cannot_work_is_passed_over(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("MUJOCO_GL", asked)
     monkeypatch.setenv("PYOPENGL_PLATFORM", "egl")  # makes importing mujoco's osmesa fail, as missing libraries do
-    assert bodies.find_backend() in (None, "egl")
+    assert camera.find_backend() in (None, "egl")
 
 
 def test_without_graphics_the_packages_are_named(no_graphics: None) -> None:
-    assert bodies.find_backend() is None
-    with pytest.raises(bodies.NoGraphics, match="libosmesa6, or libegl1 libgl1 libgl1-mesa-dri") as error:
-        bodies.use_backend()
+    assert camera.find_backend() is None
+    with pytest.raises(camera.NoGraphics, match="libosmesa6, or libegl1 libgl1 libgl1-mesa-dri") as error:
+        camera.use_backend()
     assert "\n" not in str(error.value)
 
 
 def test_without_graphics_a_cheetah_is_refused_before_any_work(tmp_path: Path, no_graphics: None) -> None:
     run = create_run(CHEETAH, tmp_path, "untrained")  # a checkpoint is not even looked for
-    with pytest.raises(bodies.NoGraphics):
+    with pytest.raises(camera.NoGraphics):
         video.render_run(run)
 
 
@@ -242,8 +243,8 @@ def test_an_mdp_shows_every_step() -> None:
 
 
 def test_a_cheetah_is_drawn(tmp_path: Path) -> None:
-    if bodies.find_backend() is None:
-        pytest.skip(bodies.MISSING)
+    if camera.find_backend() is None:
+        pytest.skip(camera.MISSING)
     run = make_run(CHEETAH, tmp_path)
     mp4, gif = video.render_run(run, adapt_steps=3, seconds=0.5, out=tmp_path / "film")
     frames = read_mp4(mp4)
@@ -286,10 +287,10 @@ def test_an_arm_is_recorded_and_stays_solved(own_cache: None, monkeypatch: pytes
 @pytest.fixture
 def graphics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked for once a test."""
-    backend = bodies.find_backend()
+    backend = camera.find_backend()
     if backend is None:
-        pytest.skip(bodies.MISSING)
-    monkeypatch.setattr(bodies, "find_backend", lambda: backend)
+        pytest.skip(camera.MISSING)
+    monkeypatch.setattr(camera, "find_backend", lambda: backend)
 
 
 def test_a_drawer_is_drawn_the_right_way_up_where_its_goal_puts_it(own_cache: None, graphics: None) -> None:

@@ -1,0 +1,69 @@
+"""How long a run takes on this machine, by what it recorded here or by one short iteration."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+from metarl.algorithms.outer import TRPO
+from metarl.runs.experiment import Experiment
+from metarl.runs.process import prepare_process
+from metarl.runs.snapshot import initial_progress
+from metarl.runs.studies import steps_of_iteration
+from metarl.train import train
+from metarl.types import Metrics
+
+STEPS = 8_000  # environment steps of the short iteration, about
+SHORTEST = 10  # steps of its episodes
+RECENT = 20  # iterations
+
+
+def recorded_rate(progress: Sequence[dict[str, str]]) -> float | None:
+    """Environment steps a second of a run's last iterations, their median; None where it has none."""
+    rates = [float(rate) for row in progress[-RECENT:] if (rate := row.get("time/env_steps_per_second"))]
+    return median(rates) if rates else None
+
+
+def measured_rate(experiment: Experiment, num_threads: int) -> float:
+    """Environment steps a second of one iteration in miniature, updates included."""
+    prepare_process(num_threads)
+    short = shortened(experiment)
+    env = short.make_env(short.num_tasks, short.num_envs, stream="resets")
+    rates: list[float] = []
+
+    def log(metrics: Metrics) -> None:
+        rates.append(metrics["time/env_steps_per_second"])
+
+    progress = initial_progress(short)
+    train(
+        short.learner,
+        short.task,
+        env,
+        progress,
+        iterations=1,
+        episodes=short.episodes_per_env,
+        begin=lambda: None,
+        log=log,
+    )
+    return rates[0]
+
+
+def shortened(experiment: Experiment) -> Experiment:
+    """The experiment with shorter episodes, and fewer worlds where that is not enough; TRPO's curvature shrinks alike.
+
+    Worlds go last: a step of a few of them costs as much as one of many.
+    """
+    learner, task = experiment.learner, experiment.task
+    share = min(1.0, STEPS / steps_of_iteration(experiment))
+    horizon = min(task.horizon, max(SHORTEST, round(share * task.horizon)))
+    short = replace(experiment, task=replace(task, horizon=horizon), num_threads=0)
+    left = min(1.0, STEPS / steps_of_iteration(short))
+    if short.num_envs == 1:
+        short = replace(short, num_tasks=min(short.num_tasks, max(10, round(left * short.num_tasks))))
+    else:
+        worlds = max(1, round(left * short.num_envs))
+        short = replace(short, num_envs=worlds, episodes=worlds * short.episodes_per_env)
+    outer = getattr(learner, "outer", None)
+    if isinstance(outer, TRPO):
+        samples = max(100, round(share * outer.curvature_samples))
+        short = replace(short, learner=replace(learner, outer=replace(outer, curvature_samples=samples)))
+    return short

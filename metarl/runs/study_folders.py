@@ -1,0 +1,213 @@
+"""The run folders of a study: which there are, how far each run is, and what is kept of it.
+
+They are ordinary run folders; one belongs to a row where its ``config.json`` says the same experiment, whatever it is
+called, so that runs by hand count, too.
+"""
+
+import csv
+import json
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl.runs import checkpoint
+from metarl.runs.config import leaves, to_json
+from metarl.runs.experiment import CHANGEABLE, Experiment
+from metarl.runs.folder import create_run, load_experiment
+from metarl.runs.studies import Row, Study
+
+MARK = "study.json"  # in a run folder: which evaluation is the study's, and the options it was made with
+
+
+class StudyRun(NamedTuple):
+    """A row at one seed."""
+
+    row: Row
+    seed: int
+    folder: Path
+    """Its run folder, which may not be there yet."""
+
+    @property
+    def name(self) -> str:
+        return run_name(self.row, self.seed)
+
+    @property
+    def experiment(self) -> Experiment:
+        return replace(self.row.experiment, seed=self.seed)
+
+
+class Standing(NamedTuple):
+    """How far a run is."""
+
+    total: int
+    """Iterations of the whole run."""
+    iterations: int
+    """Recorded in ``progress.csv``."""
+    saved: int
+    """Of the newest checkpoint."""
+    env_steps: int
+    progress: list[dict[str, str]]
+    """The rows of ``progress.csv``."""
+    evaluation: dict[str, Any] | None
+    """The study's ``evaluation.json`` of the finished run."""
+    commit: str | None
+    """Git commit that began the run."""
+
+    @property
+    def done(self) -> bool:
+        return self.evaluation is not None
+
+    @property
+    def trained(self) -> bool:
+        return self.saved >= self.total
+
+    def describe(self) -> str:
+        """One of: finished, to be evaluated, 14 of 100 iterations, not begun."""
+        if self.done:
+            return "finished"
+        if self.trained:
+            return "to be evaluated"
+        return f"{self.iterations} of {self.total} iterations" if self.iterations else "not begun"
+
+
+def run_name(row: Row, seed: int) -> str:
+    return f"{row.name}-seed{seed}"
+
+
+def plan(study: Study, runs: Path, num_seeds: int) -> list[StudyRun]:
+    """Every run of a study, all seeds of a row before the next row.
+
+    Raises:
+        ValueError: a folder that has a run's name and is another experiment.
+    """
+    found = []
+    folders = sorted(path.parent for path in runs.glob("*/config.json"))
+    by_settings = {settings: folder for folder in folders if (settings := _recorded(folder)) is not None}
+    for row in study.rows:
+        for seed in range(num_seeds):
+            run = StudyRun(row, seed, runs / run_name(row, seed))
+            wanted = settings_of(run.experiment)
+            if run.folder.exists() and (settings := _recorded(run.folder)) != wanted:
+                raise ValueError(f"{run.folder} is another experiment ({_difference(settings, wanted)}): rename it")
+            found.append(run if run.folder.exists() else run._replace(folder=by_settings.get(wanted, run.folder)))
+    return found
+
+
+Settings = tuple[tuple[str, str], ...]
+
+
+def settings_of(experiment: Experiment) -> Settings:
+    """What makes an experiment: every field but those that change no result, or may change on resume."""
+    skipped = ("preset", "eval_tasks", *CHANGEABLE)
+    return tuple(sorted((name, repr(x)) for name, x in leaves(to_json(experiment)).items() if name not in skipped))
+
+
+def _recorded(folder: Path) -> Settings | None:
+    try:
+        return settings_of(load_experiment(folder, device="cpu"))
+    except ValueError:
+        return None
+
+
+def _difference(found: Settings | None, wanted: Settings) -> str:
+    known = dict(found or ())
+    return next(
+        (f"{name} is {known.get(name)}, the row has {value}" for name, value in wanted if known.get(name) != value),
+        "it has fields of its own",
+    )
+
+
+def begin(run: StudyRun) -> None:
+    """Makes the run folder, where there is none; ``metarl train --resume`` then begins or continues it."""
+    if not run.folder.exists():
+        create_run(run.experiment, run.folder.parent, run.folder.name)
+
+
+def standing(run: StudyRun, collected: Path | None = None) -> Standing:
+    """How far a run is, by its folder or else by what was collected of it."""
+    folder = run.folder
+    if collected is not None and not folder.exists():
+        folder = collected / run.name
+        if folder.exists() and _recorded(folder) != settings_of(run.experiment):
+            folder = run.folder  # what was collected is of settings that the row had once
+    progress = read_progress(folder)
+    names = [checkpoint.NAME.fullmatch(path.name) for path in (folder / checkpoint.DIRECTORY).glob("*")]
+    evaluation = _evaluation(folder, run.row)
+    saved, total = max([int(name[1]) for name in names if name], default=0), run.row.experiment.iterations
+    if evaluation is not None and (tested := int(evaluation["protocol"].get("iterations", 0))) < total:
+        evaluation = None  # of a shorter run, which goes on
+    elif evaluation is not None:
+        saved = max(saved, tested)  # its checkpoints may be gone
+    env_steps = int(progress[-1]["env_steps"]) if progress else 0
+    return Standing(total, len(progress), saved, env_steps, progress, evaluation, _commit(folder))
+
+
+def read_progress(folder: Path) -> list[dict[str, str]]:
+    """The whole rows of ``progress.csv``; none where there is no such file yet."""
+    path = folder / "progress.csv"
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return _progress_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _progress_of(path: Path, changed: int, size: int) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _evaluation(folder: Path, row: Row) -> dict[str, Any] | None:
+    try:
+        mark = json.loads((folder / MARK).read_text())
+        record: dict[str, Any] = json.loads((folder / mark["evaluation"]).read_text())
+        return record if mark["options"] == list(row.evaluate) and "protocol" in record else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mark_evaluation(run: StudyRun) -> None:
+    """Notes that the newest ``evaluation*.json`` of a run is the study's.
+
+    Raises:
+        ValueError: there is none.
+    """
+    files = sorted(run.folder.glob("evaluation*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not files:
+        raise ValueError(f"{run.folder} has no evaluation.json")
+    mark = {"evaluation": files[-1].name, "options": list(run.row.evaluate)}
+    (run.folder / MARK).write_text(json.dumps(mark) + "\n")
+
+
+def _commit(folder: Path) -> str | None:
+    try:
+        commit = json.loads((folder / "versions.json").read_text())["git_commit"]
+        return None if commit is None else str(commit)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def collect(run: StudyRun, results: Path) -> bool:
+    """Copies what the table needs of a finished run, without raw returns, so that it can be kept in a repository."""
+    if not run.folder.exists() or (evaluation := standing(run).evaluation) is None:
+        return False
+    copy = results / run.name
+    copy.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "versions.json", "progress.csv"):
+        (copy / name).write_bytes((run.folder / name).read_bytes())
+    (copy / "evaluation.json").write_text(json.dumps(without_raw(evaluation)) + "\n")
+    mark = {"evaluation": "evaluation.json", "options": list(run.row.evaluate)}
+    (copy / MARK).write_text(json.dumps(mark) + "\n")
+    return True
+
+
+RAW = ("returns", "solved_after", "tasks", "labels", "solved_at_end", "solved_share")
+
+
+def without_raw(record: Any) -> Any:
+    """``evaluation.json`` without numbers by task and episode; published returns, by method, stay."""
+    if not isinstance(record, dict):
+        return record
+    return {key: without_raw(value) for key, value in record.items() if not (key in RAW and isinstance(value, list))}
