@@ -1,12 +1,17 @@
 """Learning curves as runs recorded them: read from ``progress.csv``, and averaged over seeds at equal env steps."""
 
 import csv
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metarl.runs import table
+from metarl.runs.files import read_file
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Environment steps in ascending order, and finite values."""
@@ -54,8 +59,8 @@ def read_scalars(run: Path, tags: Sequence[str]) -> dict[str, Curve]:
     Raises:
         ValueError: ``progress.csv`` is missing, damaged, or has a finite value of none of the tags.
     """
-    path = run / "progress.csv"
-    if not path.exists():
+    path = run / table.NAME
+    if not os.path.lexists(path):
         raise ValueError(f"{run} has nothing to plot yet: it has no progress.csv")
     rows = _read_rows(path)
     recorded = sorted({tag for row in rows for tag, value in row.items() if value})
@@ -73,11 +78,9 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         ValueError: no regular file, no table, no column env_steps, or a row with more or fewer cells than columns.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is no regular file: bring the run's own back")
     rows: list[dict[str, str]] = []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with io.StringIO(read_file(path, table.MOST_BYTES).decode(), newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if not header:
@@ -94,6 +97,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
                     torn = reader.line_num
             if torn and len(cells) > len(header):
                 raise ValueError(f"{path} is damaged: line {torn} has more cells than the header")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): bring the run's own back") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return rows

@@ -1,6 +1,7 @@
 """Nested frozen dataclasses <-> JSON, by the names of fields and classes alone (never an import path)."""
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
         ValueError: a field that the class does not have, or a class that the annotation does not allow.
     """
     if value.get(CLASS, cls.__name__) != cls.__name__:
-        raise ValueError(f"expected a {cls.__name__}, the file holds a {value[CLASS]}")
+        raise ValueError(f"expected a {cls.__name__}, the file holds a {_name(value[CLASS])}")
     return cls(**decode_fields(cls, {name: item for name, item in value.items() if name != CLASS}))
 
 
@@ -46,8 +47,14 @@ def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(cls)}
     unknown = set(value) - names
     if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}: it has {', '.join(sorted(names))}")
+        said = ", ".join(map(_name, sorted(unknown)))
+        raise ValueError(f"{cls.__name__} has no field {said}: it has {', '.join(sorted(names))}")
     return {name: _decode(name, hints[name], item) for name, item in value.items()}
+
+
+def _name(value: Any) -> str:
+    """In one line, whatever it is."""
+    return value if isinstance(value, str) and value.isidentifier() else reprlib.repr(value)
 
 
 def _decode(name: str, hint: Any, value: Any) -> Any:
@@ -57,7 +64,8 @@ def _decode(name: str, hint: Any, value: Any) -> Any:
         for member in members:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
-        raise ValueError(f"{value.get(CLASS)} is none of {', '.join(m.__name__ for m in members)}")
+        known = ", ".join(getattr(member, "__name__", str(member)) for member in members)
+        raise ValueError(f"{name} is of the class {_name(value.get(CLASS))}: use {known}")
     for items in tuples if isinstance(value, list) else ():
         if Ellipsis in items or len(items) == len(value):
             return tuple(_decode(name, items[0], item) for item in value)
@@ -65,4 +73,4 @@ def _decode(name: str, hint: Any, value: Any) -> Any:
         return value
     if type(value) in members or (float in members and type(value) is int):
         return value
-    raise ValueError(f"{name} is {value!r}: it needs a {hint}")
+    raise ValueError(f"{name} is {reprlib.repr(value)}: it needs a {hint}")

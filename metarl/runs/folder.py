@@ -18,11 +18,11 @@ import torch
 from metarl.algorithms import ALGORITHMS
 from metarl.envs.registry import TASKS
 from metarl.runs import checkpoint
-from metarl.runs.config import decode_fields, from_json, to_json
+from metarl.runs.config import CLASS, decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import read_file, require_no_links, write_whole
 from metarl.runs.playable import require_playable
-from metarl.runs.versions import versions
+from metarl.runs.versions import recorded_commit, versions
 
 LONGEST_NAME = 80
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -135,22 +135,27 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
 
 def _maker(run: Path) -> str:
     """Which version of metarl a run is of, where ``versions.json`` says it."""
-    try:
-        return f" (it was made by commit {json.loads(read_file(run / 'versions.json', MOST_BYTES))['git_commit'][:7]})"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+    commit = recorded_commit(run)
+    return "" if commit is None else f" (it was made by commit {commit[:7]})"
+
+
+def _class_in(config: Any, name: str) -> str:
+    part = config.get(name) if isinstance(config, dict) else None
+    kind = part.get(CLASS) if isinstance(part, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError(f"its {name} is no object with a class")
+    return kind if kind.isidentifier() else repr(kind)
 
 
 def _experiment_from(config: Any) -> Experiment:
     """The inverse of ``to_json``, tasks and learners by the names of their classes."""
     tasks = {cls.__name__: cls for cls in TASKS.values()}
-    kind = config["task"]["class"]
+    kind, algorithm = (_class_in(config, name) for name in ("task", "learner"))
     if kind not in tasks:
         raise ValueError(
             f"its task, {kind}, is defined nowhere here: name the file that defines it with --code, or use that script"
         )
     task = from_json(tasks[kind], config["task"])
-    algorithm = config["learner"]["class"]
     if algorithm not in ALGORITHMS:
         raise ValueError(f"its learner, {algorithm}, is none of {', '.join(ALGORITHMS)}")
     learner = from_json(ALGORITHMS[algorithm], config["learner"])

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST = 2**62  # of a counter
+LARGEST = 2**62  # of a counter; steps are added to it
+LARGEST_OF_WORLDS = 2**64  # theirs may be seeds
 
 
 def require_counters(content: Mapping[str, Any]) -> tuple[int, int]:
@@ -21,8 +22,8 @@ def require_counters(content: Mapping[str, Any]) -> tuple[int, int]:
     return iteration, env_steps
 
 
-def _require_count(name: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value < LARGEST:
+def _require_count(name: str, value: Any, largest: int = LARGEST) -> None:
+    if type(value) is not int or not 0 <= value < largest:
         raise ValueError(f"{name} is {value!r}, no count")
 
 
@@ -90,7 +91,7 @@ def require_shapes(name: str, template: Any, found: Any) -> None:
                 "num_envs another?"
             )
     elif type(template) is int:
-        _require_count(name, found)
+        _require_count(name, found, LARGEST_OF_WORLDS)
 
 
 def shapes_of(parameters: Any) -> dict[str, tuple[int, ...]]:

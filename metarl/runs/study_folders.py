@@ -4,20 +4,25 @@ They are ordinary run folders; one belongs to a row where its ``config.json`` sa
 called, so that runs by hand count, too.
 """
 
-import csv
 import json
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl.runs import checkpoint
+from metarl.runs import checkpoint, table
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
+from metarl.runs.files import read_file, write_whole
 from metarl.runs.folder import create_run, load_experiment
+from metarl.runs.likeness import LARGEST
 from metarl.runs.studies import Row, Study
+from metarl.runs.versions import recorded_commit
 
 MARK = "study.json"  # in a run folder: which evaluation is the study's, and the options it was made with
+EVALUATION = re.compile(r"evaluation(-\d{1,9})?\.json")
+MOST_BYTES = 1 << 30  # of an evaluation
 
 
 class StudyRun(NamedTuple):
@@ -135,19 +140,19 @@ def standing(run: StudyRun, collected: Path | None = None) -> Standing:
     names = [checkpoint.NAME.fullmatch(path.name) for path in (folder / checkpoint.DIRECTORY).glob("*")]
     evaluation = _evaluation(folder, run.row)
     saved, total = max([int(name[1]) for name in names if name], default=0), run.row.experiment.iterations
-    if evaluation is not None and (tested := int(evaluation["protocol"].get("iterations", 0))) < total:
+    if evaluation is not None and (tested := evaluation["protocol"].get("iterations", 0)) < total:
         evaluation = None  # of a shorter run, which goes on
     elif evaluation is not None:
         saved = max(saved, tested)  # its checkpoints may be gone
     env_steps = int(progress[-1]["env_steps"]) if progress else 0
-    return Standing(total, len(progress), saved, env_steps, progress, evaluation, _commit(folder))
+    return Standing(total, len(progress), saved, env_steps, progress, evaluation, recorded_commit(folder))
 
 
 def read_progress(folder: Path) -> list[dict[str, str]]:
     """The whole rows of ``progress.csv``; none where there is no such file yet."""
     path = folder / "progress.csv"
     try:
-        stat = path.stat()
+        stat = path.lstat()
     except OSError:
         return []
     return _progress_of(path, stat.st_mtime_ns, stat.st_size)
@@ -155,16 +160,31 @@ def read_progress(folder: Path) -> list[dict[str, str]]:
 
 @lru_cache(maxsize=256)
 def _progress_of(path: Path, changed: int, size: int) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+    try:
+        _, rows, _ = table.parse(read_file(path, table.MOST_BYTES), LARGEST)
+    except OSError:
+        return []
+    return [row for row in rows if all(map(_is_number, row.values()))]
+
+
+def _is_number(cell: str) -> bool:
+    """Or empty, where the iteration has none."""
+    try:
+        float(cell or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _evaluation(folder: Path, row: Row) -> dict[str, Any] | None:
+    """The study's own, where it is whole; the mark can name no file of another folder."""
     try:
-        mark = json.loads((folder / MARK).read_text())
-        record: dict[str, Any] = json.loads((folder / mark["evaluation"]).read_text())
-        return record if mark["options"] == list(row.evaluate) and "protocol" in record else None
-    except (OSError, ValueError, KeyError, TypeError):
+        mark = json.loads(read_file(folder / MARK, MOST_BYTES))
+        if not EVALUATION.fullmatch(mark["evaluation"]) or mark["options"] != list(row.evaluate):
+            return None
+        record: dict[str, Any] = json.loads(read_file(folder / mark["evaluation"], MOST_BYTES))
+        return record if type(record["protocol"].get("iterations", 0)) is int else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -178,15 +198,7 @@ def mark_evaluation(run: StudyRun) -> None:
     if not files:
         raise ValueError(f"{run.folder} has no evaluation.json")
     mark = {"evaluation": files[-1].name, "options": list(run.row.evaluate)}
-    (run.folder / MARK).write_text(json.dumps(mark) + "\n")
-
-
-def _commit(folder: Path) -> str | None:
-    try:
-        commit = json.loads((folder / "versions.json").read_text())["git_commit"]
-        return None if commit is None else str(commit)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    write_whole(run.folder / MARK, json.dumps(mark).encode() + b"\n")
 
 
 def collect(run: StudyRun, results: Path) -> bool:
@@ -196,10 +208,10 @@ def collect(run: StudyRun, results: Path) -> bool:
     copy = results / run.name
     copy.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "versions.json", "progress.csv"):
-        (copy / name).write_bytes((run.folder / name).read_bytes())
-    (copy / "evaluation.json").write_text(json.dumps(without_raw(evaluation)) + "\n")
+        write_whole(copy / name, read_file(run.folder / name, MOST_BYTES))
+    write_whole(copy / "evaluation.json", json.dumps(without_raw(evaluation)).encode() + b"\n")
     mark = {"evaluation": "evaluation.json", "options": list(run.row.evaluate)}
-    (copy / MARK).write_text(json.dumps(mark) + "\n")
+    write_whole(copy / MARK, json.dumps(mark).encode() + b"\n")
     return True
 
 

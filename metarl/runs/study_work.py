@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from metarl.runs.files import open_regular
 from metarl.runs.stopping import StopOnSignal, Stopped
 from metarl.runs.study_folders import StudyRun, begin, mark_evaluation, standing
 
@@ -78,7 +79,7 @@ def start(work: Work, run: StudyRun) -> None:
             work.finished.append(run)
             return
         verb = "evaluate" if found.trained else "train"
-        log = open(run.folder / f"{verb}.log", "a")  # noqa: SIM115
+        log = open(run.folder / f"{verb}.log", "a", opener=_no_link)  # noqa: SIM115
     except (OSError, ValueError) as error:
         work.failed[run.name] = str(error)
         return
@@ -91,6 +92,10 @@ def start(work: Work, run: StudyRun) -> None:
         start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone, once
     )
     work.running.append(Child(run, verb, process, log))
+
+
+def _no_link(path: str, flags: int) -> int:
+    return open_regular(Path(path), flags)
 
 
 def command(run: StudyRun, verb: str, num_threads: int) -> list[str]:

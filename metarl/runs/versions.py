@@ -1,13 +1,20 @@
 """What the numbers of a run depend on besides its config: versions, the commit, the machine."""
 
 import importlib.metadata
+import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from metarl.runs.files import read_file
+
 DISTRIBUTION = "metarl-toolkit"
+NAME = "versions.json"
+MOST_BYTES = 1 << 20
+COMMIT = re.compile(r"[0-9a-f]{7,64}(\+changes)?")
 RECORDED = ("torch", "mujoco", "gymnasium", "metaworld", "numpy")
 
 
@@ -21,6 +28,15 @@ def versions() -> dict[str, Any]:
         "git_commit": git_commit(Path(__file__).resolve()),
         "cpu_cores": os.cpu_count(),
     }
+
+
+def recorded_commit(run: Path) -> str | None:
+    """The commit that began a run, where its ``versions.json`` says one."""
+    try:
+        commit = json.loads(read_file(run / NAME, MOST_BYTES))["git_commit"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return commit if isinstance(commit, str) and COMMIT.fullmatch(commit) else None
 
 
 def _version(distribution: str) -> str | None:

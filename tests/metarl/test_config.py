@@ -92,10 +92,10 @@ def test_missing_fields_take_their_defaults() -> None:
         ({"class": "Circle", "radius": 1}, "Circle has no field radius: it has center, shape"),
         ({"center": {"class": "Point", "z": 1}}, "Point has no field z: it has sizes, x"),
         ({"class": "Point"}, "expected a Circle, the file holds a Point"),
-        ({"center": {"class": "TRPO"}}, "TRPO is none of Point"),
-        ({"shape": {"class": "PPO"}}, "PPO is none of Point, TRPO"),
-        ({"shape": {"class": "os.system"}}, "os.system is none of Point, TRPO"),
-        ({"shape": {"x": 1.0}}, "None is none of Point, TRPO"),
+        ({"center": {"class": "TRPO"}}, "center is of the class TRPO: use Point"),
+        ({"shape": {"class": "PPO"}}, "shape is of the class PPO: use Point, TRPO"),
+        ({"shape": {"class": "os.system"}}, "shape is of the class 'os.system': use Point, TRPO"),
+        ({"shape": {"x": 1.0}}, "shape is of the class None: use Point, TRPO"),
     ],
 )
 def test_unknown_fields_and_classes_are_refused(value: dict[str, Any], message: str) -> None:
