@@ -41,10 +41,11 @@ def sentence(box: str) -> str:
     """What a box that tyro draws says up to its first rule."""
     said: list[str] = []
     for line in box.splitlines()[1:]:  # the first is a title
-        text = line.strip("│ ")
-        if not text.strip("─╰╯"):
+        text = line.strip("│| ")
+        if text.strip("─╰╯-+"):
+            said.append(text)
+        elif said:
             break
-        said.append(text)
     return " ".join(said).removesuffix(".").removeprefix("Error parsing ") or "these arguments do not fit"
 
 

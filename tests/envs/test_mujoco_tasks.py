@@ -42,7 +42,9 @@ PRESETS = [
 
 def test_no_task_is_missing() -> None:
     ours = {
-        name for name, task in TASKS.items() if issubclass(task, MujocoTask) and task.__module__.startswith("envs.")
+        name
+        for name, task in TASKS.items()
+        if issubclass(task, MujocoTask) and task.__module__.startswith("metarl.envs.")
     }
     assert {name for name, _ in PRESETS} == ours
 

@@ -302,7 +302,7 @@ def test_auto_takes_the_engine_that_fits_the_device() -> None:
 
 def test_a_missing_package_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "find_spec", lambda name: None)
-    with pytest.raises(BadField, match=r"physics is 'warp': MuJoCo Warp is not installed, .*metarl\[gpu\]"):
+    with pytest.raises(BadField, match=r"physics is 'warp': MuJoCo Warp is not installed, .*metarl-toolkit\[gpu\]"):
         find_engine("warp", "cpu")
     with pytest.raises(BadField, match="physics is 'bullet': use one of auto, cpu, warp"):
         find_engine("bullet", "cpu")

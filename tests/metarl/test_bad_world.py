@@ -438,7 +438,7 @@ def test_fault_15_bad_episodes_leave_returns_and_successes(name: str, field: str
     assert torch.equal(once.solved.isnan(), left_out)
     before = ~left_out[:, 0]
     assert torch.equal(once.returns[:, 0][before], whole.returns[:, 0][before])
-    plan = Plan(NUM_TASKS, NUM_ENVS, scales=(), trial=2, min_steps=0, seed=0)
+    plan = Plan(NUM_TASKS, NUM_ENVS, scales=(), trial=2, min_steps=0, adaptation_episodes=1, seed=0)
     for result in (once, always):
         numbers = [*estimates(result, iqm=False), *estimates(result, iqm=True), trial_estimate(result)]
         assert all(math.isfinite(x) for number in numbers for x in number)
@@ -457,7 +457,8 @@ def test_fault_15_a_test_of_which_nothing_is_left_says_why() -> None:
     result = meta_test(learner, state, env, tasks, scales=(1.0,), seed=0)
     with pytest.raises(FloatingPointError, match="navigation: no episode can be used, the observation was NaN"):
         check_test(result, env, POINTS, tasks)
-    one = MetaTest(torch.tensor([[[1.0]], [[NAN]]]), torch.tensor([[[0]], [[-1]]]))
+    never, share = torch.zeros(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, 1, dtype=torch.float64)
+    one = MetaTest(torch.tensor([[[1.0]], [[NAN]]]), torch.tensor([[[0]], [[-1]]]), never, share)
     check_test(one, env, POINTS, tasks)
     with pytest.raises(FloatingPointError, match="no episode of b can be used"):
         check_test(one, env, POINTS, tasks, labels=["a", "b"])
@@ -474,7 +475,7 @@ def test_fault_15_a_bad_episode_is_none_of_the_first_to_finish() -> None:
 
 FAILING = """
 import torch
-from metarl.envs.api import find_preset
+from metarl.envs.registry import find_preset
 env = find_preset("half_cheetah_dir", "v5").make(1, 8, seed=0, physics={engine!r}, num_threads=2)
 env.set_tasks(torch.ones(1))
 env.reset()

@@ -33,7 +33,10 @@ def call_light(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_catalogue_says_what_the_code_says() -> None:
     """``python -m metarl.cli.describe`` writes it anew."""
-    assert json.loads(catalogue.FILE.read_text()) == json.loads(json.dumps(describe()))
+    found = json.loads(json.dumps(describe()))
+    ours = {name for name, task in TASKS.items() if task.__module__.startswith("metarl.envs.")}  # not other tests'
+    found["tasks"] = {name: task for name, task in found["tasks"].items() if name in ours}
+    assert json.loads(catalogue.FILE.read_text()) == found
 
 
 def test_the_catalogue_is_not_asked_where_the_tasks_are_imported() -> None:
@@ -104,13 +107,13 @@ def test_importing_the_package_takes_no_torch() -> None:
         (["train", "navigation", "--nmu_tasks=3"], "--nmu-tasks is no option of metarl train: perhaps --num-tasks"),
         (
             ["train", "--learner", "rl2", "bandit", "--inner-lr", "1"],
-            "--inner-lr is no option of metarl train: perhaps ",
+            "--inner-lr is no option of metarl train: ",
         ),
         (["train"], "no task is named: metarl train TASK, one of ant_damaged, "),
         (["plot", "runs/a", "--tags", "x"], "--tags is no option of metarl plot: perhaps --tag"),
         (["video", "runs/a", "--setps", "1"], "--setps is no option of metarl video: perhaps --steps"),
         (["list", "--cod", "x"], "--cod is no option of metarl list: perhaps --code"),
-        (["doctor", "--qqq"], "--qqq is no option of metarl doctor: perhaps --help"),
+        (["doctor", "--qqq"], "--qqq is no option of metarl doctor: use one of --help"),
     ],
 )
 def test_fault_37_a_mistyped_name_gets_one_suggestion(

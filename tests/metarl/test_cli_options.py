@@ -84,8 +84,8 @@ def test_a_value_that_is_the_name_of_a_task_is_a_value(started: list[Experiment]
 
 
 def test_negative_numbers_are_values(started: list[Experiment], capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(capsys, "navigation", "--inner-lr", "-1") == "inner_lr is -1.0: use at least 0"
-    assert refusal(capsys, "--inner-lr", "-.5", "navigation") == "inner_lr is -0.5: use at least 0"
+    assert refusal(capsys, "navigation", "--inner-lr", "-1") == "inner_lr is -1.0: use more than 0"
+    assert refusal(capsys, "--inner-lr", "-.5", "navigation") == "inner_lr is -0.5: use more than 0"
 
 
 def test_parts_of_a_learner_are_picked_by_name(started: list[Experiment]) -> None:
@@ -185,7 +185,10 @@ def test_the_last_file_of_code_is_run(
     cli.main(["train", "own_second", *files])
     assert started[0].task.name == "own_second"
     assert f"--code {files[-1]}" in capsys.readouterr().out
-    assert refusal(capsys, "own_first", *files).startswith("task is 'own_first': perhaps own_second, or name the file")
+    said = refusal(capsys, "own_first", *files)  # its file is not run
+    assert said.startswith("task is 'own_first': ")
+    assert "own_second" in said
+    assert said.endswith("or name the file that defines it with --code")
 
 
 def test_value_of_takes_the_last_and_without_takes_all() -> None:
@@ -260,7 +263,7 @@ def test_a_run_is_resumed_without_saying_what_it_is_or_saying_it_rightly(run: Pa
         (["--inner-lr", "0.1"], "learner.inner_lr is 0.1, the run to resume has 0.5"),
         (["--outer", "ppo"], "learner.outer.class is 'PPO', the run to resume has 'TRPO'"),
         (["--max-kl", "0.5"], "learner.outer.max_kl is 0.5, the run to resume has 0.01"),
-        (["--memory-size", "3"], "Unrecognized options: --memory-size 3"),
+        (["--memory-size", "3"], "Unrecognized options: --memory-size, 3"),
         (["--name", "other"], "name is 'other': a resumed run keeps its own"),
     ],
 )
@@ -276,4 +279,5 @@ def test_a_run_is_never_resumed_as_another_one(
 def test_a_run_of_another_learner_is_refused_by_name(started: list[Experiment], capsys: Any) -> None:
     run = create_run(presets.make("bandit", "rl2"), Path("runs"), "run")
     said = refusal(capsys, "bandit", "--learner", "maml", "--resume", str(run))
-    assert said == "learner is 'maml', the run to resume has 'rl2': leave it out, or start a new run"
+    again = f"continue it with metarl train --resume {run}, or start a new run without --resume"
+    assert said == f"learner is 'maml', the run to resume has 'rl2': {again}"

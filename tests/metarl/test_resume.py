@@ -18,12 +18,16 @@ from metarl.runs.lock import run_lock
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]
 PACE = ["--checkpoint-interval", "2", "--eval-interval", "3", "--eval-tasks", "2"]
-KINDS = ["half_cheetah_dir maml", "tabular_mdp rl2"]  # each test starts processes, some seconds each
+KINDS = [  # each test starts processes, some seconds each; test_kill.py has all learners in one process
+    pytest.param("half_cheetah_dir maml", marks=pytest.mark.slow),
+    "tabular_mdp rl2",
+]
 
 
 def start(kind: str, runs: Path, *options: str) -> subprocess.Popen[str]:
     task, learner = kind.split()
     command = [sys.executable, "-m", "metarl", "train", task, "--learner", learner, "--runs", str(runs), *options]
+    command += ["--anneal-updates", "8"] if learner == "rl2" else []  # halves add up: not a schedule of each half
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
