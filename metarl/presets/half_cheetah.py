@@ -21,10 +21,9 @@ from dataclasses import replace
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO
 from metarl.algorithms.promp import ProMP
-from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import find_preset
 from metarl.networks.mlp import GaussianMLP
-from metarl.networks.recurrent import RecurrentPolicy
+from metarl.presets.trials import two_episodes
 from metarl.runs.experiment import Experiment
 
 SMALL, WIDE = GaussianMLP((64, 64), "tanh"), GaussianMLP((100, 100), "tanh")
@@ -114,29 +113,7 @@ DIR_PROMP = {
 }
 
 
-def rl2(task: str, preset: str) -> Experiment:
-    return Experiment(
-        task=find_preset(task, preset),
-        learner=RL2(
-            policy=RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,)),
-            gae_lambda=0.95,
-            value_lambda=0.95,
-            learning_rate=2e-3,
-            epochs=8,
-            minibatches=2,
-            entropy_bonus=0.001,
-            anneal_updates=None,
-        ),
-        num_tasks=80,
-        num_envs=1,
-        episodes=2,
-        iterations=200,
-        eval_interval=25,
-        eval_tasks=40,
-    )
-
-
-DIR_RL2 = {name: rl2("half_cheetah_dir", name) for name in ("promp", "maml2017")}
-VEL_RL2 = {name: rl2("half_cheetah_vel", name) for name in ("promp", "maml2017")}
+DIR_RL2 = {name: two_episodes("half_cheetah_dir", name, trials=80) for name in ("promp", "maml2017")}
+VEL_RL2 = {name: two_episodes("half_cheetah_vel", name, trials=80) for name in ("promp", "maml2017")}
 
 PRESETS = (DIR_MAML, DIR_ESTIMATORS, DIR_PROMP, DIR_RL2, VEL_MAML, VEL_RL2)

@@ -17,10 +17,9 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
-from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import find_preset
 from metarl.networks.mlp import GaussianMLP
-from metarl.networks.recurrent import RecurrentPolicy
+from metarl.presets.trials import two_episodes
 from metarl.runs.experiment import Experiment
 
 CORNER = find_preset("navigation", "corner")
@@ -56,26 +55,4 @@ OTHERS = [
 ]
 
 
-def rl2(preset: str) -> Experiment:
-    return Experiment(
-        task=find_preset("navigation", preset),
-        learner=RL2(
-            policy=RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,)),
-            gae_lambda=0.95,
-            value_lambda=0.95,
-            learning_rate=2e-3,
-            epochs=8,
-            minibatches=2,
-            entropy_bonus=0.001,
-            anneal_updates=None,
-        ),
-        num_tasks=120,
-        num_envs=1,
-        episodes=2,
-        iterations=200,
-        eval_interval=25,
-        eval_tasks=40,
-    )
-
-
-PRESETS = (MAMLS, *OTHERS, {name: rl2(name) for name in ("corner", "maml2017")})
+PRESETS = (MAMLS, *OTHERS, {name: two_episodes("navigation", name, trials=120) for name in ("corner", "maml2017")})
