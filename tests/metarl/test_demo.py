@@ -1,5 +1,6 @@
 """What ``make demo`` says, with a metarl that only pretends to work."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ def demo(folder: Path, *, films: bool) -> str:
     metarl.write_text(f'#!/bin/sh\necho "metarl $*"\n[ "$1" != video ] || exit {0 if films else 2}\n')
     metarl.chmod(0o755)
     command = ["make", "--old-file=setup", "demo", f"BIN={folder}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    return subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
