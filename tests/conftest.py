@@ -1,4 +1,4 @@
-"""Every shape annotation of the library is checked at run time while the tests run."""
+"""Shape annotations of the library are checked at run time while the tests run: helpers/shape_checks.py."""
 
 import os
 from collections.abc import Iterator
@@ -7,15 +7,19 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, a process a core
 
 import pytest
+import shape_checks
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook(["metarl"], "beartype.beartype")
+shape_checks.install("metarl")
 
 # Meta-World's starts, kept beside pytest's own cache: tests leave the user's alone
 CACHE = Path(__file__).parent.parent / ".pytest_cache"
 os.environ.setdefault("METARL_CACHE", str(CACHE / "metarl"))
 os.environ.setdefault("WARP_CACHE_PATH", str(CACHE / "warp"))  # kernels, compiled once
+
+
+def pytest_runtest_setup() -> None:
+    shape_checks.begin_test()
 
 
 @pytest.fixture(scope="module")

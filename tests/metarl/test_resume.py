@@ -1,6 +1,11 @@
-"""Nothing is lost: killed, stopped and damaged runs end with the bits of an undisturbed one."""
+"""Nothing is lost: killed, stopped and damaged runs end with the bits of an undisturbed one.
 
+A process is started where it is to be killed or stopped; what goes on with its run is this one, with the same bits.
+"""
+
+import contextlib
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -12,29 +17,37 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from metarl import cli
 from metarl.runs import checkpoint
 from metarl.runs.lock import run_lock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]
 PACE = ["--checkpoint-interval", "2", "--eval-interval", "3", "--eval-tasks", "2"]
-KINDS = [  # each test starts processes, some seconds each; test_kill.py has all learners in one process
-    pytest.param("half_cheetah_dir maml", marks=pytest.mark.slow),
-    "tabular_mdp rl2",
-]
+KINDS = ["half_cheetah_dir maml", "tabular_mdp rl2"]
+
+
+def arguments(kind: str, runs: Path, *options: str) -> list[str]:
+    task, learner = kind.split()
+    annealed = ["--anneal-updates", "8"] if learner == "rl2" else []  # halves add up: not a schedule of each half
+    return ["train", task, "--learner", learner, "--runs", str(runs), *options, *annealed]
 
 
 def start(kind: str, runs: Path, *options: str) -> subprocess.Popen[str]:
-    task, learner = kind.split()
-    command = [sys.executable, "-m", "metarl", "train", task, "--learner", learner, "--runs", str(runs), *options]
-    command += ["--anneal-updates", "8"] if learner == "rl2" else []  # halves add up: not a schedule of each half
+    command = [sys.executable, "-m", "metarl", *arguments(kind, runs, *options)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(kind: str, runs: Path, *options: str) -> tuple[int, str]:
-    process = start(kind, runs, *options)
-    output, _ = process.communicate(timeout=240)
-    return process.returncode, output
+    """The command in this process: its code, and what it says."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            cli.main(arguments(kind, runs, *options))
+        except SystemExit as exit_request:
+            return int(exit_request.code or 0), said.getvalue()
+    return 0, said.getvalue()
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -63,7 +76,7 @@ def scalars(run: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[pytest.param(KINDS[0], marks=pytest.mark.slow), KINDS[1]])
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """An undisturbed run of 8 iterations, of each kind."""
     runs = tmp_path_factory.mktemp("runs")
@@ -72,6 +85,7 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return request.param, runs / "whole"
 
 
+@pytest.mark.slow  # test_kill.py kills without starting a process for each life
 def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_an_undisturbed_one(
     reference: tuple[str, Path], tmp_path: Path
 ) -> None:
