@@ -294,13 +294,13 @@ class Run:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_fault_15_training_goes_on_and_says_so_once(name: str, field: str) -> None:
     """The bad world is bad in each iteration; its episodes are counted, and its task and field are named once."""
-    for t in positions(field):
+    for t in STARTS if field == "first observation" else [1, HORIZON + 2, 2 * HORIZON]:
         run = Run(LEARNERS[name])
         batches = run.learner.adapt_steps + 1
-        disturb(run.env, field, [2 * HORIZON * batches * k + t for k in range(3)])
-        run.train(3)
+        disturb(run.env, field, [2 * HORIZON * batches * k + t for k in range(2)])
+        run.train(2)
         run.assert_sound()
-        assert [metrics["train/diverged_worlds"] for metrics in run.logged] == [1, 2, 3]
+        assert [metrics["train/diverged_worlds"] for metrics in run.logged] == [1, 2]
         what = "reward" if field == "reward" else "observation"
         (sentence,) = run.said
         assert sentence.startswith(f"navigation: the {what} was NaN or infinite in 1 episode of task [")
