@@ -32,6 +32,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a command that is to be refused: where it is not, it fails at once in place of training for hours."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise AssertionError("the command was not refused: it trains")
+
+    monkeypatch.setattr("metarl.cli.train.execute", refuse)
+
+
+@pytest.fixture
 def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield

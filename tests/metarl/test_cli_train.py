@@ -126,6 +126,7 @@ def test_every_pair_has_a_start_and_options_of_distinct_names(task: str, learner
     require_distinct_names(start)
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("task", [task for task in sorted(TASKS) if is_discrete(task)])
 @pytest.mark.parametrize("learner", [learner for learner in LEARNERS if learner != "rl2"])
 def test_learners_of_gradients_refuse_discrete_actions(run: Run, task: str, learner: str, tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ def test_every_estimator_is_one_preset_away(run: Run, learner: str, preset: str,
         assert recorded["estimator"] == "maml"
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -> None:
     found = run("bandit", "--learner", "rl2", "--anneal-updates", "5", "--iterations", "6")
     assert found.code == 2
@@ -192,6 +194,7 @@ BAD_INPUT = [
 ]
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(("options", "sentence"), BAD_INPUT)
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing_behind(
     run: Run, options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +208,7 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_run_folder_is_never_overwritten(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").write_text("keep")
