@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-tasks", "2", "--num-envs", "3", "--episodes", "6", "--horizon", "20", "--num-threads", "1"]
 PACE = ["--checkpoint-interval", "2", "--eval-interval", "3", "--eval-tasks", "2"]
-LENGTH = 20  # iterations: enough for a signal to come before the last one on a busy machine
+LENGTH = 12  # iterations: enough for a signal to come before the last one on a busy machine
 KINDS = ["half_cheetah_dir maml", "tabular_mdp rl2"]
 
 

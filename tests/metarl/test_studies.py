@@ -300,7 +300,7 @@ def said(console: Console) -> str:
     return console.file.getvalue()
 
 
-class Here:
+class Here(subprocess.Popen):
     """In place of a process that runs ``python -m metarl``: this one does it, before the process is looked at."""
 
     started = 0
