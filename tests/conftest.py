@@ -1,6 +1,7 @@
 """Shape annotations of the library are checked at run time while the tests run: helpers/shape_checks.py."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import shape_checks
 import torch
 
 shape_checks.install("metarl")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as where a shell began the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Meta-World's starts, kept beside pytest's own cache: tests leave the user's alone
 CACHE = Path(__file__).parent.parent / ".pytest_cache"
