@@ -95,7 +95,7 @@ def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) ->
     assert "published: Finn et al. 2017" in shown
     assert "Ours differs: 3 tasks (theirs 40)." in " ".join(shown.split())
     first = (run / "evaluation.json").read_text()
-    for other in (Protocol(tasks=3, steps=2, schedule="constant"), Protocol(tasks=3, steps=2, episodes=1)):
+    for other in (Protocol(tasks=3, schedule="constant"), Protocol(tasks=3, episodes=1)):
         record, shown = evaluated(run, protocol=other, pretrain_iterations=0)
         assert record["published"] is None
         assert "of another protocol, and left out (" in shown
