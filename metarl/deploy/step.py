@@ -70,7 +70,7 @@ class OneStep(torch.nn.Module):
         self.first = inputs | {name: leaves[i] for name, i in zip(self.memory_names, self._remembered, strict=True)}
         """Inputs of the step that comes next; those of ``obs`` are zeros."""
         self.example: dict[str, Tensor] = inputs | dict(zip(self.memory_names, grown, strict=True))
-        """Inputs of a step after it: torch.export takes an axis of 1 for one that is always 1; ``outputs`` are its results."""
+        """Inputs of a step after it: an axis of 1 would be exported as always 1. ``outputs``: what it gives."""
         keyword = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([inspect.Parameter(name, keyword) for name in self.example])
         self.forward = _with_signature(self._step, signature)  # by which torch.export names the inputs
