@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class Export:
     memory will where it is used."""
     seed: int = 0
     """Seed of action and reset noise."""
-    benchmark: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    benchmark: bool = False
     """Say how long a step of the written policy takes on one core, of an ONNX file."""
     code: Path | None = None
     """Python file that defines the run's task, where it is none of this library's; it is run."""
