@@ -1,7 +1,7 @@
 from . import envs as envs
 from . import presets as presets
+from .adapted import Adapted as Adapted
 from .agent import TrainedAgent as TrainedAgent
-from .agent import Trial as Trial
 from .agent import load as load
 from .algorithms import ALGORITHMS as ALGORITHMS
 from .algorithms.es_maml import ESMAML as ESMAML
@@ -24,6 +24,7 @@ from .rollout import rollout as rollout
 from .runs.experiment import Experiment as Experiment
 from .runs.fitting import fit as fit
 from .train import train as train
+from .trial import Trial as Trial
 from .types import MetaLearner as MetaLearner
 from .types import Previous as Previous
 from .types import TrajectoryBatch as TrajectoryBatch

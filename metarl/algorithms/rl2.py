@@ -123,15 +123,21 @@ class RL2:
         previous: Previous,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
-        ended = previous.terminated | previous.truncated
-        begins, memory = actor.memory is None, actor.memory
-        reward = previous.reward if begins else self._fed(actor.params, previous.reward)
+        actor, previous = self.beginning(actor, previous)
+        ended, reward = previous.terminated | previous.truncated, self._fed(actor.params, previous.reward)
         inputs = self.policy.inputs(obs, previous.action, reward, ended)
-        if begins:
-            memory = self.policy.empty_memory(inputs.shape[:2].numel(), obs.device)
-        dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), memory)
+        dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), actor.memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
         return dist.sample(generator), dist, RL2Actor(actor.params, memory)
+
+    def beginning(self, actor: RL2Actor, previous: Previous) -> tuple[RL2Actor, Previous]:
+        """At the first step of a trial the empty memory, and the reward that is fed as 0; later what is given."""
+        if actor.memory is not None:
+            return actor, previous
+        memory = self.policy.empty_memory(previous.reward.numel(), previous.reward.device)
+        if REWARD in actor.params:
+            previous = previous._replace(reward=actor.params[REWARD][0].expand_as(previous.reward))
+        return RL2Actor(actor.params, memory), previous
 
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:

@@ -18,6 +18,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
   plot RUN ...   draw learning curves of runs
   video RUN      film a held-out task before and after adaptation
+  export RUN     adapt to a task in simulation, and write a policy that runs without torch
   list           tasks, learners and presets
   doctor         what this machine can do
 

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from metarl import catalogue
+from metarl.cli.export import Export
 from metarl.cli.parse import parse, value_of
 from metarl.cli.train import train
 from metarl.envs.camera import find_backend
@@ -138,7 +139,7 @@ def physics_rate(num_steps: int = 50) -> float:
     return num_steps * env.num_tasks * env.num_envs / (time.perf_counter() - began)
 
 
-VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "list": List, "doctor": Doctor}
+VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "export": Export, "list": List, "doctor": Doctor}
 
 
 def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
