@@ -310,7 +310,9 @@ def test_a_dry_run_says_steps_and_time_and_leaves_nothing(tmp_path: Path) -> Non
 def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
     short = shortened(make("ml10", "maml", "plus"))
     assert (short.num_tasks, short.num_envs, short.task.horizon) == (20, 10, 20)
-    assert short.learner.outer.curvature_samples == 400
+    assert short.learner.outer.curvature_samples == 4_000
+    chunked = shortened(make("ml10", "rl2", "plus"))
+    assert (chunked.task.horizon, chunked.learner.chunk_steps, chunked.learner.chunk_overlap) == (40, 20, 4)
     trials = shortened(make("bandit", "rl2", "n100_k5"))
     assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
     assert shortened(SMALL).learner.policy == SMALL.learner.policy
