@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from metarl.networks.fused_gru import FusedGRU, pays
 from metarl.types import Params
 
 HEADS = 4  # of attention
@@ -47,6 +48,9 @@ class GRU:
 
     def __call__(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         weights = [params[name] for name in WEIGHTS]
+        if pays(x, state, weights[0]):
+            output = FusedGRU.apply(x.transpose(0, 1), state, *weights)
+            return output.transpose(0, 1), output[-1]
         # "train" where cuDNN wants it for its backward; no dropout depends on it
         output, last = torch.gru(x, state.unsqueeze(0), weights, True, 1, 0.0, x.is_cuda, False, True)
         return output, last.squeeze(0)
