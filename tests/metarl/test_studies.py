@@ -88,7 +88,7 @@ def row_learner(row: Row) -> str:
 
 
 def test_the_studies_that_were_asked_for_are_there() -> None:
-    metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml45"}
+    metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml10_ablations", "metaworld_ml45"}
     rl2 = {"rl2_bandits", "rl2_tabular_mdps", "rl2_half_cheetah"}
     assert set(FILES) == {"maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
 
