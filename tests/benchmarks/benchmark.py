@@ -22,6 +22,8 @@ from metarl.envs.locomotion.half_cheetah import compile_model
 from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.registry import TaskDistribution, find_preset
 from metarl.envs.small.bandit import Bandit
+from metarl.networks.fused_gru import FusedGRU, forward
+from metarl.networks.memory import GRU, WEIGHTS
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.rollout import rollout
@@ -112,6 +114,23 @@ def rl2_iterations() -> dict[str, RL2Iteration]:
             Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
         ),
     }
+
+
+def gru_gradients(trials: int, steps: int, units: int) -> dict[str, Callable[[], object]]:
+    """Forward and back through whole trials, as an epoch of RL² does: what PyTorch records, and our way back."""
+    gru, generator = GRU(), torch.Generator().manual_seed(0)
+    params = {name: value.requires_grad_() for name, value in gru.init(units, units, generator).items()}
+    weights = [params[name] for name in WEIGHTS]
+    x = torch.randn(steps, trials, units, generator=generator).requires_grad_()
+    state = torch.zeros(trials, units)
+
+    def recorded() -> object:
+        return torch.autograd.grad(forward(x, state, weights).sum(), [x, *weights])
+
+    def written_out() -> object:
+        return torch.autograd.grad(FusedGRU.apply(x, state, *weights).sum(), [x, *weights])
+
+    return {"recorded": recorded, "written out": written_out}
 
 
 def gymnasium_vector(
@@ -208,6 +227,14 @@ def main() -> None:
             f"  {name:<36} {statistics.median(total):.2f} [{min(total):.2f}, {max(total):.2f}]: "
             f"{median['sampling']:.2f} sampling ({rate:,.0f} env steps/s) + {median['update']:.2f} update"
         )
+
+    print("\nGRU over trials and back, one thread, seconds as PyTorch records it / written out")
+    torch.set_num_threads(1)
+    for trials, steps, units in ((10, 1000, 64), (20, 1000, 128), (64, 200, 128)):
+        seconds = measure(gru_gradients(trials, steps, units))
+        ratios = [b / a for a, b in zip(seconds["written out"], seconds["recorded"], strict=True)]
+        report(f"{trials} trials x {steps} steps, {units} units", ratios, "")
+    torch.set_num_threads(os.cpu_count() or 1)
 
     large = MetaIteration(num_envs=10 * NUM_ENVS)
     large.sample()

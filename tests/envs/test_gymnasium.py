@@ -476,7 +476,12 @@ def test_without_graphics_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -
                 env.render()
 
 
-def test_fault_33_pictures_find_opengl_by_themselves() -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [{"MUJOCO_GL": "glfw"}, *(pytest.param(asked, marks=pytest.mark.slow) for asked in ({}, {"MUJOCO_GL": ""}))],
+    ids=str,
+)
+def test_fault_33_pictures_find_opengl_by_themselves(asked: dict[str, str]) -> None:
     """A program without MUJOCO_GL, or with one that cannot work, of a machine that could draw."""
     if camera.find_backend() is None:
         pytest.skip("no OpenGL on this machine")
@@ -484,12 +489,9 @@ def test_fault_33_pictures_find_opengl_by_themselves() -> None:
         "import envs; env = envs.GymnasiumEnv('pendulum_mass', render_mode='rgb_array'); env.reset(seed=0); "
         "print(env.render().any()); env.close()"
     )
-    for asked in ({}, {"MUJOCO_GL": ""}, {"MUJOCO_GL": "glfw"}):
-        variables = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")} | asked
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False
-        )
-        assert done.stdout == "True\n", done.stderr
+    variables = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")} | asked
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_a_backend_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from metarl.envs.metaworld.sawyer import SAWYER
 from metarl.envs.metaworld.scene import Scene
 from metarl.envs.metaworld.worlds import ENVIRONMENTS, TaskWorlds
 
-GOALS, STEPS = 3, 100
+STEPS = 100
 TOLERANCE = 1e-9
 NEAR = {  # m within which Meta-World reports near_object, else 0.03; None: it reports how near, or a part of the reward
     0.01: "dial-turn drawer-close faucet-close faucet-open",
@@ -57,10 +57,11 @@ def test_there_are_fifty():
     assert sorted(ENV_POLICY_MAP) == list(ENVIRONMENTS)
 
 
+@pytest.mark.parametrize("goals", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_equals_the_official_environment(name: str):
-    """3 goals, each for 100 random and 100 scripted steps: reset, observation, both rewards and all their terms."""
-    vecs = draw_goals((name,), 7)[name][:GOALS].repeat(2, axis=0)
+def test_equals_the_official_environment(name: str, goals: int):
+    """Of each goal 100 random and 100 scripted steps: reset, observation, both rewards and all their terms."""
+    vecs = draw_goals((name,), 7)[name][:goals].repeat(2, axis=0)
     worlds, envs = our_worlds(name, vecs), [official(name, vec, show_goal=True) for vec in vecs]
     box = envs[0]._random_reset_space
     assert np.array_equal(box.low, worlds.task.vec_low)

@@ -2,7 +2,8 @@
 
 A point starts at the origin and moves by at most 0.1 a step, for 20 steps, towards a goal in [-0.5, 0.5]² that it
 cannot see. Standing still earns -20 E|g| = -7.65. A pilot with seeds 0, 1, 2 earned -3.24, -3.20, -3.24 after one inner
-step; joint training without inner steps earned -5.29.
+step; joint training without inner steps earned -5.29. In QUICK's fewer iterations, each of twice the size, they earned
+-3.33, -3.36, -3.39 and -5.23, -5.32, -5.36.
 """
 
 from dataclasses import replace
@@ -37,6 +38,9 @@ POINT = Experiment(
 )
 
 
+QUICK = replace(POINT, iterations=40, learner=replace(POINT.learner, outer=Gradient(1e-2)))
+
+
 def returns_after(experiment: Experiment, folder: Path, *, num_tasks: int = 100) -> torch.Tensor:
     """Trains, then the mean return before and after one inner step on tasks that training never saw."""
     run = create_run(experiment, folder, f"seed{experiment.seed}")
@@ -50,10 +54,10 @@ def returns_after(experiment: Experiment, folder: Path, *, num_tasks: int = 100)
 
 def test_maml_learns_to_adapt_and_joint_training_does_not(tmp_path: Path) -> None:
     gate = -3.6
-    before, after = returns_after(POINT, tmp_path / "maml")
+    before, after = returns_after(QUICK, tmp_path / "maml")
     assert after > gate
     assert after > before + 3.5
-    joint = replace(POINT, learner=replace(POINT.learner, adapt_steps=0))
+    joint = replace(QUICK, learner=replace(QUICK.learner, adapt_steps=0))
     assert returns_after(joint, tmp_path / "joint")[1] < gate - 1
 
 

@@ -112,7 +112,11 @@ def test_what_was_seen_in_the_first_episode_is_known_in_the_third():
 
 
 @pytest.mark.parametrize(
-    "policy", [replace(LEARNER.policy, memory="none"), ForgetfulPolicy(**vars(LEARNER.policy))], ids=["none", "reset"]
+    "policy",
+    [
+        pytest.param(replace(LEARNER.policy, memory="none"), id="none", marks=pytest.mark.slow),
+        pytest.param(ForgetfulPolicy(**vars(LEARNER.policy)), id="reset"),
+    ],
 )
 def test_without_memory_across_episodes_it_is_not(policy: RecurrentPolicy):
     """Negative controls: no memory, and one that is reset at the end of an episode, earn at most a coin's .5, within
@@ -161,6 +165,7 @@ def test_a_bandit_is_played_well_and_never_better_than_can_be():
     assert mean < best_return(10) + 4 * standard_error
 
 
+@pytest.mark.slow
 def test_a_bandit_is_not_played_well_without_memory():
     """Negative control: who cannot use payoffs earns 10 / 2, whatever is learned, within five standard errors."""
     mean, standard_error = bernoulli(replace(LEARNER.policy, memory="none"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,19 @@ TASKS = {
 }
 
 
+@cache
+def undisturbed(name: str) -> list[TrajectoryBatch]:
+    task, learner = TASKS[name]
+    return played(learner, task, lambda env: None)[0]
+
+
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("name", TASKS)
 def test_fault_15_no_other_world_changes_a_bit(name: str, field: str) -> None:
     """Nor by the resets of the bad one, over six episodes."""
     task, learner = TASKS[name]
-    expected, _ = played(learner, task, lambda env: None)
-    for t in positions(field):
+    expected, long = undisturbed(name), not name.startswith("points")
+    for t in positions(field) if field == "first observation" or not long else [3, HORIZON + 2]:
         found, env = played(learner, task, lambda env, t=t: disturb(env, field, [t]))
         assert_others_same(found, expected)
         assert all(x.isfinite().all() for x in tree_leaves(found) if x.is_floating_point())
@@ -287,13 +294,13 @@ class Run:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_fault_15_training_goes_on_and_says_so_once(name: str, field: str) -> None:
     """The bad world is bad in each iteration; its episodes are counted, and its task and field are named once."""
-    for t in positions(field):
+    for t in STARTS if field == "first observation" else [1, HORIZON + 2, 2 * HORIZON]:
         run = Run(LEARNERS[name])
         batches = run.learner.adapt_steps + 1
-        disturb(run.env, field, [2 * HORIZON * batches * k + t for k in range(3)])
-        run.train(3)
+        disturb(run.env, field, [2 * HORIZON * batches * k + t for k in range(2)])
+        run.train(2)
         run.assert_sound()
-        assert [metrics["train/diverged_worlds"] for metrics in run.logged] == [1, 2, 3]
+        assert [metrics["train/diverged_worlds"] for metrics in run.logged] == [1, 2]
         what = "reward" if field == "reward" else "observation"
         (sentence,) = run.said
         assert sentence.startswith(f"navigation: the {what} was NaN or infinite in 1 episode of task [")

@@ -91,6 +91,7 @@ def test_importing_the_package_takes_no_torch() -> None:
     assert found.stdout.split() == ["False", "True"]
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

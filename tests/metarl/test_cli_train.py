@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -31,7 +31,15 @@ def is_discrete(task: str) -> bool:
 
 PAIRS = [(task, learner) for task in sorted(TASKS) for learner in LEARNERS if learner == "rl2" or not is_discrete(task)]
 WITH_PRESETS = [(task, learner) for task, learner in PAIRS if presets.find(task, learner)]
-BARE = zip([task for task in sorted(TASKS) if not presets.learners(task)], cycle(LEARNERS), strict=False)
+BARE = list(zip([task for task in sorted(TASKS) if not presets.learners(task)], cycle(LEARNERS), strict=False))
+
+
+def one_of_each_task(pairs: list[tuple[str, str]]) -> list[Any]:
+    """Learners in turns; the others are slow."""
+    fitting = [[pair for pair in pairs if pair[0] == task] for task in sorted(TASKS)]
+    chosen = {some[turn % len(some)] for turn, some in enumerate(fitting) if some}
+    assert {learner for _, learner in chosen} == set(LEARNERS)
+    return [pytest.param(*pair, marks=() if pair in chosen else pytest.mark.slow) for pair in pairs]
 
 
 class Finished(NamedTuple):
@@ -75,7 +83,7 @@ def test_help_needs_no_task(run: Run) -> None:
     assert "--learner" in found.out
 
 
-@pytest.mark.parametrize(("task", "learner"), [*WITH_PRESETS, *BARE])
+@pytest.mark.parametrize(("task", "learner"), one_of_each_task([*WITH_PRESETS, *BARE]))
 def test_a_tiny_run_leaves_a_complete_record(run: Run, task: str, learner: str, tmp_path: Path) -> None:
     found = run(task, "--learner", learner, *TINY, *OWN.get(learner, []), "--name", "tiny")
     assert found.code == 0, found.err + found.out
@@ -118,6 +126,7 @@ def test_every_pair_has_a_start_and_options_of_distinct_names(task: str, learner
     require_distinct_names(start)
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("task", [task for task in sorted(TASKS) if is_discrete(task)])
 @pytest.mark.parametrize("learner", [learner for learner in LEARNERS if learner != "rl2"])
 def test_learners_of_gradients_refuse_discrete_actions(run: Run, task: str, learner: str, tmp_path: Path) -> None:
@@ -150,6 +159,7 @@ def test_every_estimator_is_one_preset_away(run: Run, learner: str, preset: str,
         assert recorded["estimator"] == "maml"
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -> None:
     found = run("bandit", "--learner", "rl2", "--anneal-updates", "5", "--iterations", "6")
     assert found.code == 2
@@ -184,6 +194,7 @@ BAD_INPUT = [
 ]
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(("options", "sentence"), BAD_INPUT)
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing_behind(
     run: Run, options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +208,7 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_run_folder_is_never_overwritten(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").write_text("keep")

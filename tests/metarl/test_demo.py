@@ -17,7 +17,9 @@ def demo(folder: Path, *, films: bool) -> str:
     metarl.chmod(0o755)
     command = ["make", "--old-file=setup", "demo", f"BIN={folder}"]
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(
+        command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -1,5 +1,6 @@
 """Studies: what is missing runs, what failed is said, nothing runs twice, and the table is right by hand."""
 
+import contextlib
 import csv
 import io
 import json
@@ -10,19 +11,22 @@ import sys
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
 
+from metarl import cli
 from metarl.cli.study import Options, main, run, smoke, tiny
 from metarl.cli.study_progress import StudyProgress, clock
 from metarl.presets import make
 from metarl.reports.published import BANDIT_ROWS, BANDITS, MDP_ROWS, MDPS, PUBLISHED, SUCCESS, YU_2021
 from metarl.reports.published import PLUS as METAWORLD_PLUS
 from metarl.reports.study_table import T_975, as_csv, lines, markdown, over_seeds, read_recorded, text_of
+from metarl.runs import study_work
 from metarl.runs.folder import create_run
 from metarl.runs.pace import recorded_rate, shortened
 from metarl.runs.studies import Column, Reported, Row, Study, env_steps
@@ -296,6 +300,35 @@ def said(console: Console) -> str:
     return console.file.getvalue()
 
 
+class Here(subprocess.Popen):
+    """In place of a process that runs ``python -m metarl``: this one does it, before the process is looked at."""
+
+    started = 0
+
+    def __init__(self, command: list[str], *, stdout: Any, **_: Any) -> None:
+        assert command[:3] == [sys.executable, "-m", "metarl"]
+        Here.started += 1
+        self.returncode = 0
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+            try:
+                cli.main(command[3:])
+            except SystemExit as exit_request:
+                self.returncode = int(exit_request.code or 0)
+        stdout.flush()
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
+    """Children run in this process: it has imported everything."""
+    monkeypatch.setattr(study_work, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": Here}))
+    monkeypatch.setattr(study_work, "POLL", 0.0)
+    monkeypatch.setattr(Here, "started", 0)
+    return Here
+
+
 def test_a_dry_run_says_steps_and_time_and_leaves_nothing(tmp_path: Path) -> None:
     console = quiet()
     options = Options(seeds=2, jobs=2, runs=tmp_path / "runs", dry_run=True)
@@ -318,9 +351,7 @@ def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
     assert shortened(SMALL).learner.policy == SMALL.learner.policy
 
 
-def test_what_is_missing_runs_once_and_a_failure_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_runs_once_and_a_failure_stops_no_other(tmp_path: Path, here: type[Here]) -> None:
     first = small_study().rows[0]
     broken = replace(first, name="broken", evaluate=("--tasks", "0"), experiment=replace(SMALL, num_tasks=3))
     study, console = small_study(broken, first), quiet()
@@ -333,13 +364,11 @@ def test_what_is_missing_runs_once_and_a_failure_stops_no_other(
     assert "seed 0: to be evaluated" in (tmp_path / "runs" / "table.md").read_text()
     assert (tmp_path / "runs" / "curves.png").stat().st_size > 5000
 
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert here.started == 4, "two train, two evaluate"
     again = quiet()
     assert run(study.only(["first"]), options, tmp_path, again) == 0
     assert "0 of 1 runs to do" in said(again)
+    assert here.started == 4
 
 
 def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -> None:
@@ -361,7 +390,9 @@ def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -
         assert text.count("train first-seed0 begins") == (0 if terminal else 1)
 
 
-def test_a_signal_stops_every_child_with_a_checkpoint_and_the_next_call_goes_on(tmp_path: Path) -> None:
+def test_a_signal_stops_every_child_with_a_checkpoint_and_the_next_call_goes_on(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     long = replace(SMALL, iterations=100_000, checkpoint_interval=1000)
     row = replace(small_study().rows[0], experiment=long)
     runs = plan(small_study(row), tmp_path, 2)
@@ -380,6 +411,7 @@ def test_a_signal_stops_every_child_with_a_checkpoint_and_the_next_call_goes_on(
     assert min(saved) >= 2
     assert all(standing(one).iterations == standing(one).saved for one in runs)
 
+    request.getfixturevalue("here")
     shorter = replace(row, experiment=replace(long, iterations=max(saved) + 1))
     work = Work([one._replace(row=shorter) for one in runs], num_threads=1)
     assert work_off(work, 2, lambda _: None) == 0
@@ -388,18 +420,31 @@ def test_a_signal_stops_every_child_with_a_checkpoint_and_the_next_call_goes_on(
     assert standing(work.finished[0]).describe() == "finished"
 
 
-def test_a_smoke_test_goes_the_whole_path(tmp_path: Path) -> None:
+def test_a_smoke_test_goes_the_whole_path(tmp_path: Path, here: type[Here], capsys: pytest.CaptureFixture[str]) -> None:
+    file = EXPERIMENTS / "maml_icml2017.py"
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(load("maml_icml2017").STUDY, str(file), ["--smoke", "--only", "navigation", "--runs", str(tmp_path)])
+    assert here.started == 2
+    assert_whole(tmp_path, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_so_does_one_in_processes(tmp_path: Path) -> None:
     file = EXPERIMENTS / "maml_icml2017.py"
     arguments = ["--smoke", "--only", "navigation", "--runs", str(tmp_path)]
     found = subprocess.run(
         [sys.executable, str(file), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "SMOKE TEST" in found.stdout
-    table = (tmp_path / "table.md").read_text()
+    assert_whole(tmp_path, found.stdout)
+
+
+def assert_whole(runs: Path, out: str) -> None:
+    assert "SMOKE TEST" in out
+    table = (runs / "table.md").read_text()
     assert "| 2D navigation | ours | -" in table
     assert "published" not in table
-    assert {"table.csv", "curves.png", "navigation-seed0"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"table.csv", "curves.png", "navigation-seed0"} <= {path.name for path in runs.iterdir()}
 
 
 def test_the_recorded_pace_is_the_median_of_recent_iterations() -> None:
