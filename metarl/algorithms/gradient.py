@@ -11,7 +11,7 @@ from torch.func import grad, vmap
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.advantages import Divisor, discounted_returns, gae, normalize
 from metarl.losses.policy_gradient import log_likelihood_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.mlp import GaussianMLP
@@ -68,6 +68,9 @@ class GradientLearner:
     """Discount factor gamma."""
     gae_lambda: float = 1.0
     """Lambda of generalized advantage estimation."""
+    advantage_scale: Divisor = "std"
+    """What a task's advantages, less their mean, are divided by: their standard deviation, or as code of Meta-World+
+    and garage does their variance, so that the inner step and the task's weight in the outer loss go by 1 / sd."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -123,7 +126,7 @@ class GradientLearner:
     def credit(self, state: HasMeta, batch: TrajectoryBatch) -> TrajectoryBatch:
         """Advantages from a baseline fitted to this batch, normalized per task."""
         advantage, returns = self.raw_advantage(batch)
-        return batch._replace(advantage=normalize(advantage, batch.valid), target=returns)
+        return batch._replace(advantage=normalize(advantage, batch.valid, by=self.advantage_scale), target=returns)
 
     def raw_advantage(
         self, batch: TrajectoryBatch

@@ -27,8 +27,8 @@ from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
 from metarl.algorithms.outer import PPO, TRPO, Gradient
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import require
-from metarl.losses.advantages import center
+from metarl.envs.fields import BadField, require
+from metarl.losses.advantages import center, divisor
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
 from metarl.networks.distributions import mean_std
@@ -57,6 +57,10 @@ class MAML(MetaGradientLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "exploration_weight", at_least=0)
+        if self.estimator == "emaml" and self.task_weights != "equal":
+            raise BadField(
+                f"task_weights is {self.task_weights!r}: E-MAML's credit for exploration has none, use equal"
+            )
 
     @property
     def inner_loss(self) -> Loss:
@@ -79,19 +83,20 @@ class MAML(MetaGradientLearner):
         """The meta-loss of a meta-batch."""
         if self.estimator == "emaml" and self.adapt_steps > 0:
             return MAMLProblem(self, self.credit_exploration(batches), self.sampling_loss)
-        return MAMLProblem(self, batches)
+        return MAMLProblem(self, self.weighted(batches))
 
     def credit_exploration(self, batches: list[TrajectoryBatch]) -> list[TrajectoryBatch]:
         """The target of each pre-update step: what the adapted policy earns a step beyond those of the other tasks.
 
         The other tasks' mean is a baseline that has no part in this task's sampling. Advantages are normalized, so
-        this is in units of their standard deviation, too.
+        this is divided by their standard deviation (or variance), too.
         """
         post = batches[-1]
         earned = vmap(mean_over)(post.reward, post.valid)
         others = (earned.sum() - earned) / max(1, len(earned) - 1)
         _, std = center(self.raw_advantage(post)[0], post.valid)
-        credit = self.exploration_weight * (earned - others).view(-1, 1, 1) / (std + 1e-8)
+        unit = divisor(std, self.advantage_scale) + 1e-8
+        credit = self.exploration_weight * (earned - others).view(-1, 1, 1) / unit
         return [batch._replace(target=credit.expand_as(batch.target)) for batch in batches[:-1]] + [post]
 
     def sampling_loss(self, path: list[Params], batches: list[TrajectoryBatch]) -> Float[Tensor, ""]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from metarl.algorithms.gradient import GradientLearner, Loss, adapt
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require
+from metarl.losses.advantages import center
 from metarl.losses.policy_gradient import log_likelihood_loss, mean_kl, mean_over
 from metarl.types import Params, TrajectoryBatch
 
@@ -29,6 +30,9 @@ class MetaGradientLearner(GradientLearner):
 
     learn_inner_lr: bool = False
     """Meta-SGD (Li et al. 2017): learn a step size for each parameter, starting from inner_lr."""
+    task_weights: Literal["equal", "inverse_std"] = "equal"
+    """Weight of a task in the outer loss: equal, or 1 / the standard deviation of its advantages, as where these are
+    divided by the variance; the inner step stays as it is."""
     chunk_samples: int = 25_000
     """Steps of experience differentiated at a time; lower it when memory runs out, raise it on a GPU."""
     compile: bool = False
@@ -59,6 +63,14 @@ class MetaGradientLearner(GradientLearner):
     def split(self, meta: Params) -> tuple[Params, Params]:
         theta, rates = super().split({name: x for name, x in meta.items() if not name.startswith(LEARNED_RATE)})
         return theta, {name: meta.get(LEARNED_RATE + name, rate) for name, rate in rates.items()}
+
+    def weighted(self, batches: list[TrajectoryBatch]) -> list[TrajectoryBatch]:
+        """The batches of every inner step and of the adapted policy, the last one's advantages times its weights."""
+        if self.task_weights == "equal":
+            return batches
+        *before, post = batches
+        _, std = center(self.raw_advantage(post)[0], post.valid)
+        return [*before, post._replace(advantage=post.advantage * std / (std.square() + 1e-8))]
 
     def path(self, meta: Params, batches: list[TrajectoryBatch]) -> list[Params]:
         """theta and phi after an inner step on each batch of one task, as differentiable functions of ``meta``."""

@@ -67,7 +67,8 @@ class ProMP(MetaGradientLearner):
 
     def problem(self, state: ProMPState, batches: list[TrajectoryBatch]) -> MAMLProblem:
         """The meta-loss of a meta-batch."""
-        return MAMLProblem(self, batches, partial(self._penalty, state.kl_penalty) if self.adapt_steps > 0 else None)
+        penalty = partial(self._penalty, state.kl_penalty) if self.adapt_steps > 0 else None
+        return MAMLProblem(self, self.weighted(batches), penalty)
 
     def _penalty(self, eta: Tensor, path: list[Params], batches: list[TrajectoryBatch]) -> Float[Tensor, ""]:
         return (eta * self._kl(path, batches)).mean()

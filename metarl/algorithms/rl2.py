@@ -8,7 +8,7 @@ credit crosses the ends of episodes and stops at the end of the trial alone.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import require, require_numbers
+from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
-from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
-from metarl.networks.distributions import mean_std
+from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_by_step
+from metarl.losses.trials import Chunk, chunks, goes_on, shares, trial_loss
+from metarl.networks.distributions import DiagGaussian, mean_std
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
-from metarl.networks.values import LinearFeatureBaseline
+from metarl.networks.values import LinearFeatureBaseline, trial_values
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
-SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
 
 class RL2State(NamedTuple):
@@ -50,16 +50,25 @@ class RL2Actor(NamedTuple):
 class RL2:
     policy: RecurrentPolicy = field(default_factory=RecurrentPolicy)
     baseline: LinearFeatureBaseline | None = None
-    """Value function: None is a head on the memory; the linear one is fitted to each batch, all tasks at once."""
+    """Value function: None is a head on the memory; the linear one is fitted to each batch."""
+    baseline_per: Literal["batch", "trial"] = "batch"
+    """What the linear baseline is fitted to: all trials at once, by observation and clock; or each trial alone, by all
+    that the policy is fed and the clock."""
     reward_scale: float = 1.0
-    """Rewards are multiplied by this before the policy is fed them and before they are credited."""
+    """Rewards are multiplied by this before the policy is fed them and before they are credited; raw advantages are in
+    units of the reward itself."""
     standardize_reward: bool = False
     """Standardize the rewards fed to the policy by their running mean and deviation: the reward differences that
-    identify a task can be small compared with the mean reward. Advantages, normalized anyway, stay as they are."""
+    identify a task can be small compared with the mean reward. Advantages stay as they are."""
+    hide_ends: bool = False
+    """Feed the policy zeros at the first step of every episode, not of a trial alone: as environments do that reset
+    themselves, where the last action, reward and end of an episode are never seen (published Meta-World runs)."""
     discount: float = 0.99
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.95
-    """Lambda of generalized advantage estimation, within a trial. Advantages are normalized over the meta-batch."""
+    """Lambda of generalized advantage estimation, within a trial."""
+    advantage_scale: Literal["std", "raw"] = "std"
+    """Advantages have mean 0 and standard deviation 1 over the meta-batch; raw: they stay as they are."""
     value_lambda: float = 0.9
     """Lambda of the returns that the value head is fitted to: 1 is the sampled return, without bias and noisy."""
     learning_rate: float = 5e-4
@@ -81,12 +90,24 @@ class RL2:
     has iterations; 0: they stay."""
     bptt_steps: int = 0
     """Steps that gradients flow back through memory, which is carried on; 0: the whole trial."""
+    chunk_steps: int = 0
+    """Steps of a trial that one gradient step is of, of all tasks of a share, chunk after chunk in order of time; the
+    memory that a chunk begins with is what the policy of the gradient step before had. What is left of a trial after
+    its last whole chunk is not learned from. 0: a gradient step is of whole trials."""
+    chunk_overlap: int = 0
+    """Steps at its end that a chunk shares with the next one."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
         require(self, "reward_scale", "learning_rate", "clip", "max_grad_norm", above=0)
         require(self, "epochs", "minibatches", at_least=1)
-        require(self, "entropy_bonus", "value_weight", "bptt_steps", at_least=0)
+        require(self, "entropy_bonus", "value_weight", "bptt_steps", "chunk_steps", "chunk_overlap", at_least=0)
+        if self.chunk_overlap >= max(1, self.chunk_steps):
+            raise BadField(
+                f"chunk_overlap is {self.chunk_overlap}: use less than chunk_steps ({self.chunk_steps}), or 0"
+            )
+        if self.chunk_steps and self.bptt_steps:
+            raise BadField(f"bptt_steps is {self.bptt_steps}: use 0 with chunk_steps, which are how far gradients flow")
         if self.anneal_updates is not None:
             require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
@@ -102,6 +123,14 @@ class RL2:
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
         return replace(self, policy=replace(self.policy, memory="none"))
+
+    def require_fits(self, spec: EnvSpec) -> None:
+        """Refuses tasks that the policy cannot act in.
+
+        Raises:
+            BadField: a head of continuous actions, and discrete ones.
+        """
+        self.policy.require_fits(spec)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
         meta = self.policy.init(spec, generator)
@@ -125,7 +154,7 @@ class RL2:
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
         actor, previous = self.beginning(actor, previous)
         ended, reward = previous.terminated | previous.truncated, self._fed(actor.params, previous.reward)
-        inputs = self.policy.inputs(obs, previous.action, reward, ended)
+        inputs = self._inputs(obs, previous.action, reward, ended)
         dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), actor.memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
         return dist.sample(generator), dist, RL2Actor(actor.params, memory)
@@ -141,30 +170,34 @@ class RL2:
 
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
-        """Advantages over whole trials, normalized over the meta-batch; targets in units of scaled reward."""
+        """Advantages over whole trials; targets in units of scaled reward."""
         valid = batch.valid
         reward = self.reward_scale * batch.reward.where(valid, 0.0)
-        ended = ~later(valid)
+        ended = ~goes_on(valid)
         returns = discounted_returns(reward, ended, self.discount)
         if self.baseline is None:
             scale = follow(state.return_scale, scale_by_step(returns, valid), rate=0.0)
             mean, std = mean_and_std(scale, valid.shape[-1])
             value = mean + std * self.replay(state.meta, batch).value
         else:
-            value = self._linear_value(self.baseline, batch, returns)
+            seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state.meta, batch)
+            value = trial_values(self.baseline, seen, returns, valid, one_fit=self.baseline_per == "batch")
         next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
         advantage, error = (
             gae(reward, value, next_value, ended, ended, discount=self.discount, gae_lambda=gae_lambda)
             for gae_lambda in (self.gae_lambda, self.value_lambda)
         )
-        normalized = normalize(advantage.flatten(0, 1), valid.flatten(0, 1)).view_as(advantage)
-        return batch._replace(advantage=normalized, target=value + error)
+        if self.advantage_scale == "raw":
+            scaled = advantage.where(valid, 0.0) / self.reward_scale
+        else:
+            scaled = normalize(advantage.flatten(0, 1), valid.flatten(0, 1)).view_as(advantage)
+        return batch._replace(advantage=scaled, target=value + error)
 
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
         raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
     def update(self, state: RL2State, batches: list[TrajectoryBatch]) -> tuple[RL2State, Metrics]:
-        """Epochs of clipped policy gradient, value regression and entropy bonus over whole trials."""
+        """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
         (batch,) = batches
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
@@ -179,8 +212,10 @@ class RL2:
         sums: dict[str, float] = {}
         count = 0
         for _ in range(self.epochs):
-            for part in self._minibatches(batch):
-                loss, terms = self._loss(params, part, return_scale, self.entropy_bonus * remaining)
+            memory = None
+            for chunk in self._chunks(params, batch, return_scale):
+                said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
+                loss, terms = self._loss(said, chunk.batch, chunk.return_scale, self.entropy_bonus * remaining)
                 adam.zero_grad()
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(leaves.values(), self.max_grad_norm)
@@ -195,6 +230,8 @@ class RL2:
         metrics["train/learning_rate"] = self.learning_rate * remaining
         if "log_std" in leaves:
             metrics["train/policy_std"] = mean_std(leaves, self.policy.min_std)
+        elif isinstance(batch.dist, DiagGaussian):
+            metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
         updated = {name: leaf.detach() for name, leaf in params.items()}
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
@@ -203,16 +240,56 @@ class RL2:
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
         """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""
+        return self._replay(params, self._trial_inputs(params, batch), None)[0]
+
+    def _chunks(
+        self, params: Params, batch: TrajectoryBatch, return_scale: Float[Tensor, "known 2"]
+    ) -> Iterator[Chunk]:
+        """What the gradient steps of a pass are of."""
+        for part in shares(batch, self.minibatches):
+            inputs = self._trial_inputs(params, part)
+            yield from chunks(inputs, part, return_scale, steps=self.chunk_steps, overlap=self.chunk_overlap)
+
+    def _loss(
+        self, said: ActorCritic, batch: TrajectoryBatch, return_scale: Float[Tensor, "known 2"], entropy_bonus: float
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        value_weight = self.value_weight if self.baseline is None else 0.0
+        return trial_loss(
+            said, batch, return_scale, clip=self.clip, value_weight=value_weight, entropy_bonus=entropy_bonus
+        )
+
+    def _replay(
+        self, params: Params, inputs: Float[Tensor, "task env time in"], memory: Any
+    ) -> tuple[ActorCritic, Any]:
+        """The same of consecutive steps, from a memory on (None: the empty one), and the next chunk's memory."""
+        worlds = inputs.flatten(0, 1)
+        memory = self.policy.empty_memory(len(worlds), worlds.device) if memory is None else memory
+        pieces, memories = [], []
+        for piece in worlds.split(self.chunk_steps - self.chunk_overlap or self.bptt_steps or worlds.shape[1], dim=1):
+            begun_with = memory if self.chunk_steps else tree_map(Tensor.detach, memory)
+            dist, value, memory = self.policy(params, piece, begun_with)
+            pieces.append((dist, value))
+            memories.append(memory)
+        dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
+        return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
+
+    def _trial_inputs(self, params: Params, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
+        """What the policy is fed at each step of whole trials."""
         ended = batch.terminated | batch.truncated
         action, reward, ended = (before(x) for x in (batch.action, self._fed(params, batch.reward), ended))
-        inputs = self.policy.inputs(batch.obs, action, reward, ended).flatten(0, 1)
-        memory = self.policy.empty_memory(len(inputs), inputs.device)
-        pieces = []
-        for piece in inputs.split(self.bptt_steps or inputs.shape[1], dim=1):
-            dist, value, memory = self.policy(params, piece, tree_map(Tensor.detach, memory))
-            pieces.append((dist, value))
-        dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, batch.reward.shape[:2]), *pieces)
-        return ActorCritic(dist, value, memory)
+        return self._inputs(batch.obs, action, reward, ended)
+
+    def _inputs(
+        self,
+        obs: Float[Tensor, "*batch obs"],
+        action: Float[Tensor, "*batch act"],
+        reward: Float[Tensor, "*batch"],
+        ended: Bool[Tensor, "*batch"],
+    ) -> Float[Tensor, "*batch in"]:
+        if self.hide_ends:
+            action, reward = action.where(~ended.unsqueeze(-1), 0.0), reward.where(~ended, 0.0)
+            ended = torch.zeros_like(ended)
+        return self.policy.inputs(obs, action, reward, ended)
 
     def _fed(self, params: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Rewards as the policy sees them one step later."""
@@ -221,86 +298,7 @@ class RL2:
         mean, std = params[REWARD]
         return (reward - mean) / std
 
-    def _loss(
-        self, params: Params, batch: TrajectoryBatch, return_scale: Float[Tensor, "time 2"], entropy_bonus: float
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        dist, value, _ = self.replay(params, batch)
-        log_prob = dist.log_prob(batch.action)
-        surrogate = clipped_surrogate_loss(log_prob, batch, self.clip)
-        entropy = mean_over(dist.entropy(), batch.valid)
-        mean, std = mean_and_std(return_scale, batch.reward.shape[-1])
-        value_loss = 0.5 * mean_over((value - (batch.target - mean) / std).square(), batch.valid)
-        value_weight = self.value_weight if self.baseline is None else 0.0
-        loss = surrogate + value_weight * value_loss - entropy_bonus * entropy
-        log_ratio = (log_prob - batch.log_prob).detach()
-        terms = {
-            "train/loss": loss.detach(),
-            "train/value_loss": value_loss.detach(),
-            "train/entropy": entropy.detach(),
-            "train/kl": mean_over(log_ratio.exp() - 1 - log_ratio, batch.valid),
-            "train/clip_fraction": mean_over((log_ratio.exp_().sub_(1).abs_() > self.clip).float(), batch.valid),
-        }
-        return loss, terms
-
-    def _linear_value(
-        self, baseline: LinearFeatureBaseline, batch: TrajectoryBatch, returns: Float[Tensor, "task env time"]
-    ) -> Float[Tensor, "task env time"]:
-        """One fit for the meta-batch: fitted to its own few trials, a task's baseline would swallow their credit."""
-        clock = torch.arange(returns.shape[-1], device=returns.device).expand(returns.shape)  # of the trial
-        obs, clock, returns, valid = (x.flatten(0, 1) for x in (batch.obs, clock, returns, batch.valid))
-        features = baseline.features(obs, clock).where(valid.unsqueeze(-1), 0.0)
-        return baseline.predict(baseline.fit(features, returns, valid), features).view_as(batch.reward)
-
-    def _minibatches(self, batch: TrajectoryBatch) -> Iterator[TrajectoryBatch]:
-        """Shares of the tasks, each with every n-th: tasks of one kind may lie side by side."""
-        num_shares = min(self.minibatches, batch.reward.shape[0])
-        for share in range(num_shares):
-            yield tree_map(lambda x: x[share::num_shares], batch)  # noqa: B023
-
-
-def later(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
-    """Whether a valid step follows this one: whether the trial goes on."""
-    from_here = valid.flip(-1).cumsum(-1).flip(-1)
-    return from_here > valid.long()
-
 
 def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
     """The value one step earlier, zeros at the first step."""
     return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)
-
-
-def mean_and_std_of(x: Float[Tensor, "*batch"], valid: Bool[Tensor, "*batch"]) -> Float[Tensor, "2"]:
-    """Over the valid ones; the deviation is no less than a thousandth, so that it can be divided by."""
-    mean = mean_over(x, valid)
-    return torch.stack([mean, mean_over((x - mean).square(), valid).sqrt().clamp(min=1e-3)])
-
-
-def scale_by_step(
-    returns: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]
-) -> Float[Tensor, "reached 2"]:
-    """Mean and standard deviation over the trials that have a valid step at this time, up to the last one any has."""
-    reached = int(valid.any(0).any(0).nonzero().max()) + 1 if valid.any() else 0
-    returns, valid = returns[..., :reached], valid[..., :reached]
-    count = valid.sum((0, 1)).clamp(min=1)
-    mean = returns.where(valid, 0.0).sum((0, 1)) / count
-    std = ((returns - mean).where(valid, 0.0).square().sum((0, 1)) / count).sqrt()
-    smallest = 1e-6 + SMALLEST_STD * std.max() if reached else 1e-6
-    return torch.stack([mean, std.clamp(min=smallest)], dim=-1)
-
-
-def mean_and_std(
-    scale: Float[Tensor, "known 2"], num_steps: int
-) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
-    """A scale of exactly so many steps; what lies beyond the known ones has no valid step, so any number will do."""
-    missing = max(0, num_steps - len(scale))
-    mean, std = torch.nn.functional.pad(scale, (0, 0, 0, missing), value=1.0)[:num_steps].unbind(-1)
-    return mean, std
-
-
-def follow(
-    running: Float[Tensor, "before 2"], found: Float[Tensor, "time 2"], *, rate: float
-) -> Float[Tensor, "after 2"]:
-    """The running scale, moved to the one found where there was one, and begun with it where there was none."""
-    common = min(len(running), len(found))
-    rest = running if len(running) > common else found
-    return torch.cat([running[:common].lerp(found[:common], rate), rest[common:]])

@@ -1,8 +1,13 @@
 """Returns, generalized advantage estimation, and normalization, along the last axis (``time``)."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+Divisor = Literal["std", "variance"]
+"""What centered advantages are divided by."""
 
 
 def discounted_returns(
@@ -39,11 +44,22 @@ def gae(
 
 
 def normalize(
-    x: Float[Tensor, "*task env time"], valid: Bool[Tensor, "*task env time"], *, epsilon: float = 1e-8
+    x: Float[Tensor, "*task env time"],
+    valid: Bool[Tensor, "*task env time"],
+    *,
+    by: Divisor = "std",
+    epsilon: float = 1e-8,
 ) -> Float[Tensor, "*task env time"]:
-    """Zero mean and unit standard deviation over the valid steps of each task; zero elsewhere."""
+    """Zero mean and unit standard deviation over the valid steps of each task; zero elsewhere.
+
+    Divided by the variance instead, the standard deviation becomes 1 / what it was.
+    """
     centered, std = center(x, valid)
-    return centered / (std + epsilon)
+    return centered / (divisor(std, by) + epsilon)
+
+
+def divisor(std: Float[Tensor, "*task 1 1"], by: Divisor) -> Float[Tensor, "*task 1 1"]:
+    return std if by == "std" else std.square()
 
 
 def center(

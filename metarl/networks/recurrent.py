@@ -30,7 +30,7 @@ class ActorCritic(NamedTuple):
 
 @dataclass(frozen=True)
 class RecurrentPolicy:
-    """Encoder, memory, and two linear heads on it: action distribution and value (Duan et al. 2016, figure 1)."""
+    """Encoder, memory, and two heads on it: action distribution and value (Duan et al. 2016, figure 1)."""
 
     memory: Literal["gru", "lstm", "attention", "none"] = "gru"
     """What remembers: a recurrent cell, attention over all steps of the trial, or nothing (the policy then sees the
@@ -43,6 +43,9 @@ class RecurrentPolicy:
     """Standard deviation of every continuous action dimension before training."""
     min_std: float = 1e-6
     """The standard deviation never falls below this."""
+    head: Literal["linear", "tanh"] = "linear"
+    """Of continuous actions: a linear mean and one standard deviation for all states, or a mean and a log standard
+    deviation of every state, both through tanh: in [-1, 1] (the published code of Meta-World+; init_std is 1)."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -53,8 +56,18 @@ class RecurrentPolicy:
         if not 0 < self.min_std <= self.init_std:
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
+    def require_fits(self, spec: EnvSpec) -> None:
+        """Refuses tasks that the policy cannot act in.
+
+        Raises:
+            BadField: a head of continuous actions, and discrete ones.
+        """
+        if spec.discrete and self.head != "linear":
+            raise BadField(f"head is {self.head!r}: the task has discrete actions, use linear")
+
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Orthogonal encoder, a policy head near zero (nearly uniform or centered actions), a zero value head."""
+        self.require_fits(spec)
         memory = MEMORIES[self.memory]
         num_inputs = spec.obs_dim + (spec.action_dim + 2 if memory.sees_history else 0)
         params: Params = {}
@@ -64,11 +77,12 @@ class RecurrentPolicy:
             num_inputs = size
         weights = memory.init(num_inputs, self.memory_size, generator)
         params |= {f"memory.{name}": value for name, value in weights.items()}
-        params["policy.weight"] = 0.01 * orthogonal(spec.action_dim, self.memory_size, generator)
-        params["policy.bias"] = torch.zeros(spec.action_dim, device=generator.device)
+        num_outputs = spec.action_dim * (2 if self.head == "tanh" else 1)
+        params["policy.weight"] = 0.01 * orthogonal(num_outputs, self.memory_size, generator)
+        params["policy.bias"] = torch.zeros(num_outputs, device=generator.device)
         params["value.weight"] = torch.zeros(1, self.memory_size, device=generator.device)
         params["value.bias"] = torch.zeros(1, device=generator.device)
-        if not spec.discrete:
+        if not spec.discrete and self.head == "linear":
             params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
         return params
 
@@ -96,7 +110,11 @@ class RecurrentPolicy:
         x, memory = MEMORIES[self.memory](weights, x, memory)
         head = linear(x, params["policy.weight"], params["policy.bias"])
         value = linear(x, params["value.weight"], params["value.bias"]).squeeze(-1)
+        smallest = math.log(self.min_std)
+        if self.head == "tanh":
+            mean, log_std = torch.tanh(head).chunk(2, dim=-1)
+            return ActorCritic(DiagGaussian(mean, log_std.clamp(min=smallest)), value, memory)
         if "log_std" not in params:
             return ActorCritic(Categorical.from_logits(head), value, memory)
-        log_std = params["log_std"].clamp(min=math.log(self.min_std)).expand_as(head)
+        log_std = params["log_std"].clamp(min=smallest).expand_as(head)
         return ActorCritic(DiagGaussian(head, log_std), value, memory)

@@ -63,3 +63,24 @@ class LinearFeatureBaseline:
         self, coefficients: Float[Tensor, "*task feature"], features: Float[Tensor, "*task env time feature"]
     ) -> Float[Tensor, "*task env time"]:
         return (features @ coefficients.unsqueeze(-1).unsqueeze(-3)).squeeze(-1).float()
+
+
+def trial_values(
+    baseline: LinearFeatureBaseline,
+    seen: Float[Tensor, "task env time in"],
+    returns: Float[Tensor, "task env time"],
+    valid: Bool[Tensor, "task env time"],
+    *,
+    one_fit: bool,
+) -> Float[Tensor, "task env time"]:
+    """What a baseline of ``seen`` and the clock of the trial predicts of trials that it was fitted to.
+
+    Args:
+        one_fit: to all trials: fitted to its own few trials, a task's baseline would swallow their credit. Else to each
+            trial alone, as published Meta-World runs do.
+    """
+    clock = torch.arange(returns.shape[-1], device=returns.device).expand(returns.shape)
+    fitted = [x.flatten(0, 1) if one_fit else x.unsqueeze(2) for x in (seen, clock, returns, valid)]
+    seen, clock, target, counts = fitted
+    features = baseline.features(seen, clock).where(counts.unsqueeze(-1), 0.0)
+    return baseline.predict(baseline.fit(features, target, counts), features).view_as(returns)

@@ -1,8 +1,25 @@
 """Meta-World's ML1 (``--env push-v3`` chooses one of its 50 environments), ML10 and ML45; goals hidden.
 
-``plus`` has hyperparameters and environment steps of Meta-World+ (2025: 2M, 20M and 90M), ``metaworld2021`` those of
-the paper of 2021: MAML's but for its tanh output, its entropy bonus (5e-5) and its upper bound on the standard
-deviation, RL²'s but for that bound. ``tuned`` keeps plus's budget with standardized observations and networks that CPUs
+``plus`` is what the code of Meta-World+ (2025) computes, over its budgets of 2M, 20M and 90M environment steps: read in
+rainx0r/metaworld-algorithms at commit c3f729e, ``examples/meta_learning``.
+
+- MAML: advantages over their variance; an inner loss that is the mean over the tasks of a meta-batch, too, so that a
+  step is 0.1 / their number (in tests as well, where as many tasks adapt side by side: the number here belongs to
+  ``num_tasks``); curvature on all samples.
+- RL²: an encoder of three layers (its two and a head that is activated, too); mean and log standard deviation through
+  tanh; raw advantages, the linear baseline fitted to each trial by all that the policy is fed; 24 chunks of 250 steps
+  that overlap by 50, each a gradient step in each of 10 epochs (the last 150 steps of a trial are in none); rewards fed
+  as a tenth; ends of episodes not seen.
+- Published numbers are of greedy actions, counted as Meta-World counts, after 10 adaptation episodes on 200 test tasks
+  (ML1: 50, ML45: 225): ``metarl evaluate RUN --adaptation-episodes 10 --episodes 3 --tasks 200``, the last column of
+  the greedy row. RL²'s three episodes begin with copies of one memory there.
+
+Left out: RL²'s first weights (Glorot-uniform everywhere; here the encoder is orthogonal, the head near zero), some
+biases of its cell (torch's GRU has more), and conjugate gradients in float32 with a tolerance of 1e-5.
+
+``metaworld2021`` has hyperparameters and environment steps of the paper of 2021 (MAML's advantages over their variance,
+as garage has them) but for MAML's tanh output, its entropy bonus (5e-5), its value network and its upper bound on the
+standard deviation, and RL²'s bound. ``tuned`` keeps plus's budget with standardized observations and networks that CPUs
 can update; MAML's with smaller meta-batches on ML1, RL²'s with shorter trials.
 
 ProMP's ``plus`` has the budget, meta-batch and network of Meta-World+'s MAML (no paper reports ProMP on ML10), its
@@ -22,8 +39,24 @@ from metarl.runs.experiment import Experiment
 ML1, ML10, ML45 = (find_preset(name) for name in ("ml1", "ml10", "ml45"))
 ML1_SCALED, ML10_SCALED, ML45_SCALED = (find_preset(name, standardize=True) for name in ("ml1", "ml10", "ml45"))
 
-PLUS_MAML = MAML(policy=GaussianMLP((512, 512), "tanh"), outer=TRPO(max_kl=0.01), inner_lr=0.1)
-PAPER_MAML = MAML(policy=GaussianMLP((128, 128), "tanh", min_std=0.5), outer=TRPO(max_kl=0.01), inner_lr=1e-4)
+PLUS_POLICY = GaussianMLP((512, 512), "tanh")
+PAPER_MAML = MAML(
+    policy=GaussianMLP((128, 128), "tanh", min_std=0.5),
+    outer=TRPO(max_kl=0.01),
+    inner_lr=1e-4,
+    advantage_scale="variance",
+)
+
+
+def plus_maml(num_tasks: int) -> MAML:
+    """The inner loss is the mean over so many tasks."""
+    everything = num_tasks * 10 * 500  # the steps of a meta-batch
+    return MAML(
+        policy=PLUS_POLICY,
+        outer=TRPO(max_kl=0.01, curvature_samples=everything),
+        inner_lr=0.1 / num_tasks,
+        advantage_scale="variance",
+    )
 
 
 def tuned_maml(width: int, curvature_samples: int) -> MAML:
@@ -43,7 +76,7 @@ ML1_MAML = {
         iterations=50,
     ),
     "plus": Experiment(
-        task=ML1, learner=PLUS_MAML, num_tasks=10, num_envs=10, episodes=10, iterations=20, eval_interval=5
+        task=ML1, learner=plus_maml(10), num_tasks=10, num_envs=10, episodes=10, iterations=20, eval_interval=5
     ),
     "metaworld2021": Experiment(
         task=ML1, learner=PAPER_MAML, num_tasks=20, num_envs=10, episodes=10, iterations=2000, eval_interval=50
@@ -58,7 +91,7 @@ ML10_MAML = {
         episodes=10,
         iterations=100,
     ),
-    "plus": Experiment(task=ML10, learner=PLUS_MAML, num_tasks=20, num_envs=10, episodes=10, iterations=100),
+    "plus": Experiment(task=ML10, learner=plus_maml(20), num_tasks=20, num_envs=10, episodes=10, iterations=100),
     "metaworld2021": Experiment(
         task=ML10, learner=PAPER_MAML, num_tasks=20, num_envs=10, episodes=10, iterations=2000, eval_interval=50
     ),
@@ -72,7 +105,7 @@ ML45_MAML = {
         episodes=10,
         iterations=200,
     ),
-    "plus": Experiment(task=ML45, learner=PLUS_MAML, num_tasks=45, num_envs=10, episodes=10, iterations=200),
+    "plus": Experiment(task=ML45, learner=plus_maml(45), num_tasks=45, num_envs=10, episodes=10, iterations=200),
     "metaworld2021": Experiment(
         task=ML45, learner=PAPER_MAML, num_tasks=45, num_envs=20, episodes=20, iterations=2000, eval_interval=50
     ),
@@ -93,7 +126,7 @@ ML10_PROMP = {
     ),
     "plus": Experiment(
         task=ML10,
-        learner=ProMP(policy=PLUS_MAML.policy, outer=PPO(), inner_lr=0.1),
+        learner=ProMP(policy=PLUS_POLICY, outer=PPO(), inner_lr=0.1),
         num_tasks=20,
         num_envs=10,
         episodes=10,
@@ -102,11 +135,16 @@ ML10_PROMP = {
 }
 
 PLUS_RL2 = RL2(
-    policy=RecurrentPolicy(memory="gru", memory_size=256, encoder_sizes=(256, 256)),
+    policy=RecurrentPolicy(memory="gru", memory_size=256, encoder_sizes=(256, 256, 256), head="tanh"),
+    baseline=LinearFeatureBaseline(),
+    baseline_per="trial",
     reward_scale=0.1,
+    hide_ends=True,
     gae_lambda=0.95,
+    advantage_scale="raw",
     entropy_bonus=5e-3,
-    bptt_steps=250,
+    chunk_steps=250,
+    chunk_overlap=50,
 )
 PAPER_RL2 = RL2(
     policy=RecurrentPolicy(memory="gru", memory_size=256),

@@ -1,5 +1,6 @@
 """Success on held-out tasks, by kind of task: every episode counted, and Meta-World's count beside it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from metarl.reports.published import PublishedSuccess
 from metarl.reports.statistics import estimate, stratified_estimate
 
 FIRST = 3  # episodes that Meta-World counts
+GREEDY = ", greedy"  # ends the names of rows of greedy actions
 
 
 def first_finished(
@@ -40,8 +42,23 @@ def first_finished(
     return float(np.mean(rates))
 
 
+def first_finished_of_copies(
+    solved_after: Int[np.ndarray, "goal trial"], *, horizon: int, parallel: int, count: int = FIRST
+) -> float:
+    """The same of greedy episodes that each begin with a copy of the memory of one trial, as published for RL²: where
+    resets have no noise, copies play the trial's one greedy episode again. The mean over trials.
+    """
+    again = [np.repeat(column[:, None], count, axis=1) for column in solved_after.T]
+    return float(np.mean([first_finished(copies, horizon=horizon, parallel=parallel, count=count) for copies in again]))
+
+
 def success_record(
-    results: dict[str, MetaTest], labels: list[str], *, horizon: int, published: PublishedSuccess | None
+    results: dict[str, MetaTest],
+    labels: list[str],
+    *,
+    horizon: int,
+    published: PublishedSuccess | None,
+    trials: bool = False,
 ) -> dict[str, Any]:
     """By policy and kind of task, each measure as the policy adapts: a value for each inner step or episode.
 
@@ -49,11 +66,17 @@ def success_record(
     steps with success; ``any``: success at any step; ``steps_to_success``: until the first one, mean of the episodes
     that have one, None without; ``return``. ``iqm_end`` and Meta-World's count ``first_finished`` are of the last.
     Under ``all`` kinds weigh equally.
+
+    Args:
+        trials: an agent remembers: what it is tested on is an episode of each of several trials.
     """
-    return {row: _record(result, labels, horizon, published) for row, result in results.items()}
+    counts = {row: first_finished_of_copies if trials and row.endswith(GREEDY) else first_finished for row in results}
+    return {row: _record(result, labels, horizon, published, counts[row]) for row, result in results.items()}
 
 
-def _record(result: MetaTest, labels: list[str], horizon: int, published: PublishedSuccess | None) -> dict[str, Any]:
+def _record(
+    result: MetaTest, labels: list[str], horizon: int, published: PublishedSuccess | None, count: Callable[..., float]
+) -> dict[str, Any]:
     after = result.solved_after.cpu().numpy()
     measures = {  # [task, step], NaN of a task that no episode is left of
         name: result.known(measure).nanmean(2).cpu().numpy()
@@ -78,7 +101,7 @@ def _record(result: MetaTest, labels: list[str], horizon: int, published: Publis
         }
         if published is not None:
             parallel = published.parallel(len(kinds))
-            record[kind]["first_finished"] = first_finished(after[goals, -1], horizon=horizon, parallel=parallel)
+            record[kind]["first_finished"] = count(after[goals, -1], horizon=horizon, parallel=parallel)
     end = measures["end"]
     everything = {
         "goals": len(labels),

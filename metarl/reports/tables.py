@@ -75,7 +75,8 @@ def summarize(
     by_kind = {}
     if task.spec.has_success:
         kinds = labels or [task.name] * plan.tasks
-        by_kind = success_record(results, kinds, horizon=task.horizon, published=published_success(task))
+        known = published_success(task)
+        by_kind = success_record(results, kinds, horizon=task.horizon, published=known, trials=learner.remembers)
     return {
         "protocol": {
             "task": task.name,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import median
 
 from metarl.algorithms.outer import TRPO
+from metarl.algorithms.rl2 import RL2
 from metarl.runs.experiment import Experiment
 from metarl.runs.process import prepare_process
 from metarl.runs.snapshot import initial_progress
@@ -48,7 +49,8 @@ def measured_rate(experiment: Experiment, num_threads: int) -> float:
 
 
 def shortened(experiment: Experiment) -> Experiment:
-    """The experiment with shorter episodes, and fewer worlds where that is not enough; TRPO's curvature shrinks alike.
+    """The experiment with shorter episodes, and fewer worlds where that is not enough; TRPO's curvature shrinks alike,
+    and RL²'s chunks, so that an update takes as many gradient steps.
 
     Worlds go last: a step of a few of them costs as much as one of many.
     """
@@ -66,4 +68,8 @@ def shortened(experiment: Experiment) -> Experiment:
     if isinstance(outer, TRPO):
         samples = max(100, round(share * outer.curvature_samples))
         short = replace(short, learner=replace(learner, outer=replace(outer, curvature_samples=samples)))
+    if isinstance(learner, RL2) and learner.chunk_steps:
+        steps = max(1, round(learner.chunk_steps * horizon / task.horizon))
+        overlap = min(steps - 1, round(learner.chunk_overlap * horizon / task.horizon))
+        short = replace(short, learner=replace(learner, chunk_steps=steps, chunk_overlap=overlap))
     return short

@@ -119,6 +119,7 @@ def test_normalization_by_hand_leaves_invalid_steps_out():
     valid = flags(1, 1, 0, 1, 1, 0).view(1, 2, 3)
     expected = real(-3.0, -1.0, 0.0, 1.0, 3.0, 0.0).view(1, 2, 3) / 5**0.5
     torch.testing.assert_close(normalize(x, valid), expected, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(normalize(x, valid, by="variance"), expected / 5**0.5, rtol=1e-7, atol=1e-7)
     # negative control: with everything valid the two outliers set the scale
     assert normalize(x, torch.ones_like(valid)).abs()[valid].max() < 0.2
 

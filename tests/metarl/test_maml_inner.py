@@ -208,6 +208,9 @@ def test_the_credit_is_the_hand_computed_one():
     credited = learner.credit(NO_STATE, batch)
     by_hand = torch.tensor([[[1.0, 0.0, 1.0, -4.0]]])
     torch.testing.assert_close(credited.advantage, normalize(by_hand, batch.valid))
+    # over the variance: mean -1/2, squared deviations 9/4, 1/4, 9/4, 49/4
+    over_variance = replace(learner, advantage_scale="variance").credit(NO_STATE, batch).advantage
+    torch.testing.assert_close(over_variance, torch.tensor([[[1.5, 0.5, 1.5, -3.5]]]) / 4.25)
     # returns: 1 + .5 * 2, 2 | 3 + .5 * 0, 0
     torch.testing.assert_close(credited.target, torch.tensor([[[2.0, 2.0, 3.0, 0.0]]]))
 

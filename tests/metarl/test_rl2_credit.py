@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves
 from toy_tasks import Echo
 
 import metarl.algorithms.rl2 as rl2
-from metarl.algorithms.rl2 import REWARD, RL2, follow, scale_by_step
+from metarl.algorithms.rl2 import REWARD, RL2
 from metarl.envs.small.tabular_mdp import TabularMDP
+from metarl.losses.return_scale import follow, scale_by_step
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline
 

@@ -268,7 +268,8 @@ def test_the_gradient_is_the_slope_of_the_loss(memory: str):
 
     def loss(vector: Tensor, learner: RL2 = learner) -> Tensor:
         pieces = zip(state.meta.items(), vector.split(sizes), strict=True)
-        return learner._loss({name: x.view(like.shape) for (name, like), x in pieces}, batch, scale, 0.05)[0]
+        said = learner.replay({name: x.view(like.shape) for (name, like), x in pieces}, batch)
+        return learner._loss(said, batch, scale, 0.05)[0]
 
     def gradient(learner: RL2) -> Tensor:
         leaf = point.clone().requires_grad_()

@@ -92,7 +92,7 @@ def row_learner(row: Row) -> str:
 
 
 def test_the_studies_that_were_asked_for_are_there() -> None:
-    metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml45"}
+    metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml10_ablations", "metaworld_ml45"}
     rl2 = {"rl2_bandits", "rl2_tabular_mdps", "rl2_half_cheetah"}
     assert set(FILES) == {"maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
 
@@ -343,7 +343,9 @@ def test_a_dry_run_says_steps_and_time_and_leaves_nothing(tmp_path: Path) -> Non
 def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
     short = shortened(make("ml10", "maml", "plus"))
     assert (short.num_tasks, short.num_envs, short.task.horizon) == (20, 10, 20)
-    assert short.learner.outer.curvature_samples == 400
+    assert short.learner.outer.curvature_samples == 4_000
+    chunked = shortened(make("ml10", "rl2", "plus"))
+    assert (chunked.task.horizon, chunked.learner.chunk_steps, chunked.learner.chunk_overlap) == (40, 20, 4)
     trials = shortened(make("bandit", "rl2", "n100_k5"))
     assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
     assert shortened(SMALL).learner.policy == SMALL.learner.policy

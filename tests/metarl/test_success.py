@@ -12,7 +12,7 @@ from rich.table import Table
 from metarl.evaluate import MetaTest
 from metarl.metrics import solved_after, solved_at_end
 from metarl.reports.published import PublishedSuccess
-from metarl.reports.success import first_finished, success_record, success_tables
+from metarl.reports.success import first_finished, first_finished_of_copies, success_record, success_tables
 from metarl.types import TrajectoryBatch
 
 HORIZON = 500
@@ -31,6 +31,25 @@ def test_the_first_three_to_finish_by_hand():
     """Goal 0 ends at 400 and 450, goal 1 at 500 (failed): 2 of the first 3 solved; the second pair fails at once."""
     solved_after = np.array([[400, 50, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     assert first_finished(solved_after, horizon=HORIZON, parallel=2) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_copies_of_a_memory_play_one_greedy_episode_again():
+    """Trial 0 solves goal 1 after 100 steps: three copies end at 100, 200 and 300 and are all that counts; trial 1
+    solves goal 0 after 300: ends at 300 and 600 solved, at 500 failed. Sampled trials are episodes one after the other:
+    solved at 100, failed at 500 and at 600."""
+    solved_after = np.array([[0, 300], [100, 0]])
+    assert first_finished_of_copies(solved_after, horizon=HORIZON, parallel=2) == pytest.approx((1 + 2 / 3) / 2)
+    assert first_finished_of_copies(solved_after, horizon=HORIZON, parallel=1) == pytest.approx(2 / 4)
+    test = result()._replace(solved_after=torch.tensor([[[0, 300]], [[100, 0]]]))
+    test = MetaTest(*(x[:2, :1, :2] for x in test))
+    published = PublishedSuccess({}, meta_batch=2)
+    both = {"RL2": test, "RL2, greedy": test}
+    record = success_record(both, ["push-v3"] * 2, horizon=HORIZON, published=published, trials=True)
+    assert record["RL2, greedy"]["all"]["first_finished"] == pytest.approx(5 / 6)
+    apart = first_finished(solved_after, horizon=HORIZON, parallel=2)
+    assert record["RL2"]["all"]["first_finished"] == apart == pytest.approx(1 / 3)
+    inner = success_record(both, ["push-v3"] * 2, horizon=HORIZON, published=published)
+    assert inner["RL2, greedy"]["all"]["first_finished"] == apart
 
 
 def test_the_count_is_the_published_loops():
