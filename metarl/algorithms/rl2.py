@@ -20,13 +20,15 @@ from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
-from metarl.networks.distributions import mean_std
+from metarl.networks.normalize import STATISTICS, updated
+from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
+FIXED = (REWARD, STATISTICS)
 SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
 
@@ -48,7 +50,7 @@ class RL2Actor(NamedTuple):
 
 @dataclass(frozen=True)
 class RL2:
-    policy: RecurrentPolicy = field(default_factory=RecurrentPolicy)
+    policy: MemoryPolicy = field(default_factory=RecurrentPolicy)
     baseline: LinearFeatureBaseline | None = None
     """Value function: None is a head on the memory; the linear one is fitted to each batch, all tasks at once."""
     reward_scale: float = 1.0
@@ -91,6 +93,10 @@ class RL2:
             require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
 
+    def require_fits(self, spec: EnvSpec) -> None:
+        """Refuses, by a ``BadField``, tasks that the policy cannot act in."""
+        self.policy.require_fits(spec)
+
     @property
     def adapt_steps(self) -> int:
         return 0
@@ -101,7 +107,7 @@ class RL2:
 
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
-        return replace(self, policy=replace(self.policy, memory="none"))
+        return replace(self, policy=self.policy.without_memory())
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
         meta = self.policy.init(spec, generator)
@@ -164,7 +170,7 @@ class RL2:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
-        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name != REWARD}
+        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name not in FIXED}
         params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
         if state.optimizer:
@@ -187,13 +193,12 @@ class RL2:
                     sums[name] = sums.get(name, 0.0) + term.item()
         metrics = {name: value / count for name, value in sums.items()}
         metrics["train/learning_rate"] = self.learning_rate * remaining
-        if "log_std" in leaves:
-            metrics["train/policy_std"] = mean_std(leaves, self.policy.min_std)
-        updated = {name: leaf.detach() for name, leaf in params.items()}
+        metrics |= self.policy.metrics(params)
+        meta = updated({name: leaf.detach() for name, leaf in params.items()}, batches)
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
-            updated[REWARD] = updated[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
-        return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1), metrics
+            meta[REWARD] = meta[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
+        return RL2State(meta, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
         """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""
