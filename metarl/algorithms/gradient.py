@@ -91,12 +91,8 @@ class GradientLearner:
         """The policy that earns most on average over tasks."""
         return replace(self, adapt_steps=0)
 
-    def require_fits(self, spec: EnvSpec) -> None:
-        """Refuses, by a ``BadField``, tasks that the policy cannot act in."""
-        self.policy.require_fits(spec)
-
     def initial_weights(self, spec: EnvSpec, generator: torch.Generator) -> Params:
-        self.require_fits(spec)
+        self.policy.require_fits(spec)
         return self.policy.init(spec, generator)
 
     def split(self, meta: Params) -> tuple[Params, Params]:

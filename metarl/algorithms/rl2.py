@@ -20,7 +20,7 @@ from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
-from metarl.networks.normalize import STATISTICS, updated
+from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline
@@ -28,7 +28,6 @@ from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
-FIXED = (REWARD, STATISTICS)
 SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
 
@@ -92,10 +91,6 @@ class RL2:
         if self.anneal_updates is not None:
             require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
-
-    def require_fits(self, spec: EnvSpec) -> None:
-        """Refuses, by a ``BadField``, tasks that the policy cannot act in."""
-        self.policy.require_fits(spec)
 
     @property
     def adapt_steps(self) -> int:
@@ -170,7 +165,7 @@ class RL2:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
-        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name not in FIXED}
+        leaves = {name: x.clone().requires_grad_() for name, x in learned(state.meta).items() if name != REWARD}
         params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
         if state.optimizer:

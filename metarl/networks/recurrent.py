@@ -118,7 +118,7 @@ class RecurrentPolicy(MemoryPolicy):
         log_std = params["log_std"].clamp(min=math.log(self.min_std)).expand_as(head)
         return ActorCritic(DiagGaussian(head, log_std), value, memory)
 
-    def _observed(self, params: Params, inputs: Float[Tensor, "batch time in"]) -> Float[Tensor, "batch time in"]:
+    def _observed(self, params: Params, inputs: Float[Tensor, "batch time in"]) -> Float[Tensor, "batch time out"]:
         """The inputs, their observation normalized and encoded."""
         if not (self.normalize_obs or self.encoder):
             return inputs
