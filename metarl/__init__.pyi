@@ -15,9 +15,16 @@ from .algorithms.reptile import Reptile as Reptile
 from .algorithms.rl2 import RL2 as RL2
 from .evaluate import held_out_tasks as held_out_tasks
 from .evaluate import meta_test as meta_test
+from .extensions import register as register
 from .networks.distributions import Categorical as Categorical
 from .networks.distributions import DiagGaussian as DiagGaussian
+from .networks.encoders import CNN as CNN
+from .networks.encoders import Encoder as Encoder
+from .networks.mlp import MLP as MLP
+from .networks.mlp import CategoricalMLP as CategoricalMLP
 from .networks.mlp import GaussianMLP as GaussianMLP
+from .networks.protocol import MemoryPolicy as MemoryPolicy
+from .networks.protocol import Policy as Policy
 from .networks.recurrent import RecurrentPolicy as RecurrentPolicy
 from .networks.values import LinearFeatureBaseline as LinearFeatureBaseline
 from .rollout import rollout as rollout
