@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -20,7 +20,7 @@ from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_by_step
-from metarl.losses.trials import Chunk, chunks, goes_on, shares, trial_loss
+from metarl.losses.trials import Chunk, before, chunks, goes_on, shares, trial_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
@@ -298,8 +298,3 @@ class RL2:
             return self.reward_scale * reward
         mean, std = params[REWARD]
         return (reward - mean) / std
-
-
-def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
-    """The value one step earlier, zeros at the first step."""
-    return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -85,3 +86,8 @@ def goes_on(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
     """Whether a valid step follows this one: whether the trial goes on."""
     from_here = valid.flip(-1).cumsum(-1).flip(-1)
     return from_here > valid.long()
+
+
+def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
+    """The value one step earlier, zeros at the first step."""
+    return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)
