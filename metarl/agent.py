@@ -31,7 +31,7 @@ from metarl.evaluate import MetaTest, measure
 from metarl.rollout import nothing_before, rollout
 from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
-from metarl.runs.snapshot import load_progress
+from metarl.runs.snapshot import load_chosen
 from metarl.seeds import stream
 from metarl.separate_tests import Stage, separate_tests
 from metarl.types import Actor, MetaLearner, Previous, TrajectoryBatch
@@ -39,10 +39,13 @@ from metarl.types import Actor, MetaLearner, Previous, TrajectoryBatch
 Numbers = float | int | Sequence[Any] | NDArray[Any] | np.generic | Tensor
 
 
-def load(run: Path | str, *, device: str | None = None, code: Path | str | None = None) -> "TrainedAgent":
+def load(
+    run: Path | str, *, checkpoint: str = "last", device: str | None = None, code: Path | str | None = None
+) -> "TrainedAgent":
     """The policy of a run folder, from its newest usable checkpoint.
 
     Args:
+        checkpoint: last, best (by validation), or the number of an iteration that the run keeps.
         device: where it acts and adapts; None: where it was trained.
         code: the Python file that defines the run's task, where it is none of this library's; it is run.
 
@@ -52,8 +55,8 @@ def load(run: Path | str, *, device: str | None = None, code: Path | str | None 
     """
     run_code(None if code is None else Path(code))
     experiment = load_experiment(Path(run), device)
-    progress = load_progress(experiment, Path(run), lambda text: warnings.warn(text, stacklevel=4))
-    return TrainedAgent(experiment.learner, progress.learner_state, experiment.task, experiment.device)
+    loaded = load_chosen(experiment, Path(run), checkpoint, lambda text: warnings.warn(text, stacklevel=4))
+    return TrainedAgent(experiment.learner, loaded.progress.learner_state, experiment.task, experiment.device)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     """
     code, resumed = value_of("--code", arguments), value_of("--resume", arguments)
     recorded = None if resumed is None else load_experiment(Path(resumed), device=value_of("--device", arguments))
-    start = start_of(arguments, task, recorded)
+    parent = value_of("--init-from", arguments) if recorded is None else None
+    start = start_of(arguments, task, recorded, parent)
     require_distinct_names(start)
     arguments, start = choose_all(arguments, start)
     arguments = [start.task.name, *arguments]
@@ -74,8 +75,10 @@ def train(arguments: Sequence[str], task: str | None) -> int:
 FLAT = (tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
 
 
-def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | None) -> Experiment:
-    """The experiment that the options change: a preset, or the run to resume.
+def start_of(
+    arguments: Sequence[str], task: str | None, recorded: Experiment | None, parent: str | None = None
+) -> Experiment:
+    """The experiment that the options change: a preset, the run to resume, or the one to begin from.
 
     Raises:
         ValueError: unknown names, or others than the run's.
@@ -95,6 +98,8 @@ def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | 
                     f"--resume {value_of('--resume', arguments)}, or start a new run without --resume"
                 )
         return recorded
+    if parent is not None and not any(asked.values()):
+        return replace(load_experiment(Path(parent), device=value_of("--device", arguments)), init_from=parent)
     if task is None and {"-h", "--help"} & set(arguments):
         task = "half_cheetah_dir"  # for an example
     if task is None:

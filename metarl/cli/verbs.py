@@ -36,6 +36,9 @@ class Evaluate:
     pretrain_iterations: int | None = None
     """Iterations of the comparison trained on all tasks jointly without adapting; by default for as many environment
     steps as the run took, and none where there are reference agents; 0: leave it out."""
+    checkpoint: str = "last"
+    """Which state to test: last, the headline; best, by validation (metarl train --validation-interval); or the number
+    of an iteration that the run keeps."""
     device: str | None = None
     """Where to test, with the physics engine that fits; by default where the run was trained."""
     out: Path | None = None
@@ -54,6 +57,7 @@ class Evaluate:
             device=self.device,
             out=self.out,
             full=self.full,
+            checkpoint=self.checkpoint,
         )
 
 
