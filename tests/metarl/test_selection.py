@@ -20,8 +20,8 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO
 from metarl.cli.train import start_of
 from metarl.envs.fields import BadField
-from metarl.envs.registry import find_preset
 from metarl.envs.metaworld import ML1, ML10, MT10
+from metarl.envs.registry import find_preset
 from metarl.envs.small.navigation import Navigation
 from metarl.evaluate import VALIDATION_SEED, held_out_tasks, validation_tasks
 from metarl.networks.mlp import GaussianMLP
