@@ -29,7 +29,6 @@ from metarl.reports.report import write_report
 from metarl.runs.code import run_code
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
 
-
 WIDTH = 200  # of tables where no terminal is
 
 
@@ -77,7 +76,8 @@ class Plot:
     tag: tuple[str, ...] = ("meta_train/return_post",)
     """Columns of progress.csv. Of learners that remember: meta_train/return_trial."""
     band: Literal["interval", "range"] = "interval"
-    """Band of a line: 95 % bootstrap interval of the mean over runs at each step, or from lowest to highest run. Runs that logged at other env steps are interpolated linearly between their own points, as far as all of them go."""
+    """Band of a line: 95 % bootstrap interval of the mean over runs at each step, or from lowest to highest run. Runs
+    that logged at other env steps are interpolated linearly between their own points, as far as all of them go."""
     smooth: int = 0
     """Average each point with its run's points in so many env steps before it; 0: none. The axis says so."""
     published: bool = False
