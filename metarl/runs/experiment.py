@@ -99,7 +99,8 @@ class Experiment(Generic[TaskT, LearnerT]):
         if limit is not None and self.eval_tasks > limit:
             raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
         if self.seed in (HELD_OUT_SEED, VALIDATION_SEED):
-            raise BadField(f"seed is {self.seed}: use another one, held-out or validation tasks are drawn from it")
+            which = "held-out" if self.seed == HELD_OUT_SEED else "validation"
+            raise BadField(f"seed is {self.seed}: use another one, the {which} tasks are drawn from it")
         if self.validation_interval:
             validation_tasks(self.task, self.validation_tasks)  # refuses where there are not so many
         if self.patience and not self.validation_interval:
