@@ -64,7 +64,7 @@ def watch(
             else:
                 for status in found:
                     console.print(status.sentence(), markup=False, highlight=False, soft_wrap=True)
-            if once or all(status.over for status in found):
+            if once or all(status.over or not status.total for status in found):  # what is no run is not waited for
                 return
             wait(pause)
     finally:

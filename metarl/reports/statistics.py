@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 RESAMPLES = 2000
 Scores = NDArray[np.float64]
 """One task distribution's [run, task]; any axes before these are of resamples."""
+Values = NDArray[np.float64] | np.float64
+"""Of a statistic: one, or one a resample."""
 
 
 class Estimate(NamedTuple):
@@ -27,7 +29,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64] | np.float64:
+def interquartile_mean(scores: NDArray[np.float64]) -> Values:
     """The mean of the middle half, along the last axis; a score on the border counts in part (Agarwal et al. 2021)."""
     ordered = np.sort(scores, axis=-1)
     count = scores.shape[-1]
@@ -74,10 +76,10 @@ def over_runs(strata: Sequence[Scores], *, iqm: bool = False, by_task: bool = Fa
         by_task: resample the runs of each task by themselves, as of tasks that share no run.
     """
 
-    def statistic(strata: Sequence[Scores]) -> NDArray[np.float64]:
+    def statistic(strata: Sequence[Scores]) -> Values:
         if iqm:
             flat = [scores.reshape(*scores.shape[:-2], -1) for scores in strata]
-            return np.asarray(interquartile_mean(np.concatenate(flat, axis=-1)))
+            return interquartile_mean(np.concatenate(flat, axis=-1))
         return np.mean([scores.mean((-2, -1)) for scores in strata], axis=0)
 
     return _bootstrapped(strata, statistic, by_task=by_task)
@@ -109,7 +111,7 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> Estimate:
         ours: [run, task], theirs: another number of runs on the same tasks.
     """
 
-    def statistic(both: Sequence[Scores]) -> NDArray[np.float64]:
+    def statistic(both: Sequence[Scores]) -> Values:
         x, y = both[0][..., :, None, :], both[1][..., None, :, :]
         return ((x > y) + 0.5 * (x == y)).mean((-3, -2, -1))
 
@@ -117,7 +119,7 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> Estimate:
 
 
 def _bootstrapped(
-    strata: Sequence[Scores], statistic: Callable[[Sequence[Scores]], NDArray[np.float64]], *, by_task: bool
+    strata: Sequence[Scores], statistic: Callable[[Sequence[Scores]], Values], *, by_task: bool
 ) -> Estimate:
     """A statistic and its 95 % percentile interval."""
     draws = np.random.default_rng(0)

@@ -250,5 +250,5 @@ def test_watching_survives_what_is_no_run_and_what_stops_early(tmp_path: Path) -
     assert status_of(broken).state == "config.json is damaged"
     assert "cannot be read" in status_of(tmp_path / "nowhere").state
     console = Console(file=io.StringIO(), width=120)
-    watch([early, broken], console, once=True)
+    watch([early, broken], console)  # ends
     assert "broken: config.json is damaged" in console.file.getvalue()  # type: ignore[attr-defined]
