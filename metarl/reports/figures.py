@@ -162,13 +162,13 @@ def learning_curves(
 
 
 def _draw_beside(axes: Axes, published: Sequence[Line], others: Sequence[Line]) -> None:
-    """End points as dashed lines over the whole width, curves dash-dotted, in grays: nothing of them is ours."""
-    shades = cycle(("0.1", "0.35", "0.55", "0.7"))
-    for line in [*published, *others]:
+    """End points as thin lines over the whole width, curves thicker, broken and gray: nothing of them is ours."""
+    looks = zip(cycle(("0.1", "0.4", "0.6", "0.75")), cycle(("--", ":", "-.")), strict=False)  # twelve
+    for line, (shade, dashes) in zip([*published, *others], looks, strict=False):
         if line.env_steps:
-            axes.plot(line.env_steps, line.values, linestyle="-.", color=next(shades), label=line.label)
+            axes.plot(line.env_steps, line.values, linestyle=dashes, color=shade, label=line.label)
         else:
-            axes.axhline(line.values[0], linestyle="--", linewidth=1, color=next(shades), label=line.label)
+            axes.axhline(line.values[0], linestyle=dashes, linewidth=1, color=shade, label=line.label)
 
 
 def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any], *, interval: bool) -> None:
