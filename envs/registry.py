@@ -59,6 +59,13 @@ class TaskDistribution(ABC):
         """The very tasks a paper evaluated on, or None where they are not known."""
         return None
 
+    def validation_tasks(self, num_tasks: int) -> Float[Tensor, "task ..."] | None:
+        """Tasks kept apart from training and test to choose a checkpoint by; None: draws of a seed of their own.
+
+        Raises BadField where there are not so many.
+        """
+        return None
+
     def labels(self, task: Float[Tensor, "task ..."]) -> list[str]:
         """The kind of each task, where a benchmark has several kinds: results are also listed by it."""
         return []

@@ -22,7 +22,7 @@ from metarl.envs.fields import BadField
 from metarl.rollout import rollout
 from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
-from metarl.runs.snapshot import load_progress
+from metarl.runs.snapshot import load_chosen
 from metarl.runs.versions import recorded_commit
 from metarl.seeds import stream
 from metarl.separate_tests import Stage
@@ -30,10 +30,13 @@ from metarl.trial import Trial
 from metarl.types import Previous
 
 
-def load(run: Path | str, *, device: str | None = None, code: Path | str | None = None) -> "TrainedAgent":
+def load(
+    run: Path | str, *, checkpoint: str = "last", device: str | None = None, code: Path | str | None = None
+) -> "TrainedAgent":
     """The policy of a run folder, from its newest usable checkpoint.
 
     Args:
+        checkpoint: last, best (by validation), or the number of an iteration that the run keeps.
         device: where it acts and adapts; None: where it was trained.
         code: the Python file that defines the run's task, where it is none of this library's; it is run.
 
@@ -43,7 +46,7 @@ def load(run: Path | str, *, device: str | None = None, code: Path | str | None 
     """
     run_code(None if code is None else Path(code))
     experiment = load_experiment(Path(run), device)
-    progress = load_progress(experiment, Path(run), lambda text: warnings.warn(text, stacklevel=4))
+    progress = load_chosen(experiment, Path(run), checkpoint, lambda text: warnings.warn(text, stacklevel=4)).progress
     source = {
         "run": Path(run).resolve().name,
         "preset": experiment.preset,

@@ -23,6 +23,8 @@ from metarl.types import Agent, MetaLearner, TrajectoryBatch
 
 HELD_OUT_SEED = 1_000_003
 """Streams of this seed draw the held-out tasks; runs refuse it."""
+VALIDATION_SEED = 1_000_033
+"""Streams of this seed draw the validation tasks; runs refuse it, too."""
 
 
 class MetaTest(NamedTuple):
@@ -56,6 +58,18 @@ def held_out_tasks(tasks: TaskDistribution, num_tasks: int) -> Float[Tensor, "ta
     """The tasks a paper evaluated on where they are known, else ``num_tasks`` draws of the held-out seed."""
     published = tasks.published_tasks(num_tasks)
     return tasks.sample(num_tasks, stream(HELD_OUT_SEED, "tasks")) if published is None else published
+
+
+def validation_tasks(tasks: TaskDistribution, num_tasks: int) -> Float[Tensor, "task ..."]:
+    """Tasks to choose a checkpoint by: those the distribution keeps for it, else draws of the validation seed.
+
+    Of a distribution of finitely many tasks, such as two directions, those are the same tasks as training's.
+
+    Raises:
+        BadField: there are not so many.
+    """
+    kept = tasks.validation_tasks(num_tasks)
+    return tasks.sample(num_tasks, stream(VALIDATION_SEED, "tasks")) if kept is None else kept
 
 
 def meta_test(

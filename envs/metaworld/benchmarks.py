@@ -56,17 +56,25 @@ class MetaWorld(BatchedTasks):
     in m, so that what matters hardly moves a network's inputs."""
     goal_seed: int = 0
     """Seed of the benchmark's goals, Meta-World's own; not the seed of the run, so that runs of a study share them."""
+    validation_goals: int = 0
+    """Goals of each training environment, of 50, that training never sees, to choose a checkpoint by."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reward not in ("v1", "v2"):
             raise BadField(f"reward is {self.reward!r}: use v2 or v1")
         require(self, "goal_seed", at_least=0, at_most=2**32 - 2)
+        require(self, "validation_goals", at_least=0, at_most=GOALS - 1)
 
     @property
     @abstractmethod
+    def all_goals(self) -> Mapping[str, Tensor]:
+        """Task parameters [goal, 7] of each training environment, those kept for validation last."""
+
+    @property
     def train_goals(self) -> Mapping[str, Tensor]:
-        """Task parameters [goal, 7] of each training environment."""
+        """Task parameters [goal, 7] that training draws from, by environment."""
+        return {name: goals[: GOALS - self.validation_goals] for name, goals in self.all_goals.items()}
 
     @property
     @abstractmethod
@@ -90,7 +98,7 @@ class MetaWorld(BatchedTasks):
 
     @property
     def num_test_tasks(self) -> int:
-        return GOALS * len(self.test_goals)
+        return sum(map(len, self.test_goals.values()))
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 7"]:
         """Training tasks, equally many of each environment up to one; each takes its goals without replacement."""
@@ -103,9 +111,17 @@ class MetaWorld(BatchedTasks):
         """The benchmark's test tasks, equally many of each environment up to one, from its first goal on."""
         if num_tasks > self.num_test_tasks:
             raise BadField(f"tasks is {num_tasks}: {self.name} has {self.num_test_tasks} test tasks")
-        environments = list(self.test_goals.values())
-        each, rest = divmod(num_tasks, len(environments))
-        return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
+        return _first_of_each(list(self.test_goals.values()), num_tasks)
+
+    def validation_tasks(self, num_tasks: int) -> Float[Tensor, "task 7"]:
+        """Goals of the training environments that training never sees, equally many of each environment up to one."""
+        kept = [goals[GOALS - self.validation_goals :] for goals in self.all_goals.values()]
+        if num_tasks > sum(map(len, kept)):
+            raise BadField(
+                f"validation_tasks is {num_tasks}: {self.name} keeps {sum(map(len, kept))} goals for validation, use "
+                "fewer tasks or more validation_goals, which training then never sees"
+            )
+        return _first_of_each(kept, num_tasks)
 
     def labels(self, task: Float[Tensor, "task 7"]) -> list[str]:
         return [ENVIRONMENTS[int(index)] for index in task[:, 0]]
@@ -127,10 +143,16 @@ class MetaWorld(BatchedTasks):
         )
 
 
+def _first_of_each(environments: list[Tensor], count: int) -> Tensor:
+    """``count`` goals, equally many of each environment up to one, from its first on."""
+    each, rest = divmod(count, len(environments))
+    return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
+
+
 def _choose(goals: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """``count`` goals in random order, none twice before each was taken once."""
-    rounds = -(-count // GOALS)
-    order = [torch.randperm(GOALS, generator=generator, device=generator.device) for _ in range(rounds)]
+    rounds = -(-count // len(goals))
+    order = [torch.randperm(len(goals), generator=generator, device=generator.device) for _ in range(rounds)]
     return goals[torch.cat([*order, torch.zeros(0, dtype=torch.int64)]).cpu()[:count]]
 
 
@@ -157,7 +179,7 @@ class SingleTask(MetaWorld):
             raise BadField(f"env is {self.env!r}: use one of {', '.join(ENVIRONMENTS)}")
 
     @property
-    def train_goals(self) -> Mapping[str, Tensor]:
+    def all_goals(self) -> Mapping[str, Tensor]:
         return task_parameters((self.env,), self.goal_seed)
 
 
@@ -192,11 +214,13 @@ class MultiTask(MetaWorld):
     test_environments: ClassVar[tuple[str, ...]]
 
     @property
-    def train_goals(self) -> Mapping[str, Tensor]:
+    def all_goals(self) -> Mapping[str, Tensor]:
         return task_parameters(self.train_environments, self.goal_seed)
 
     @property
     def test_goals(self) -> Mapping[str, Tensor]:
+        if self.test_environments == self.train_environments:
+            return self.train_goals
         return task_parameters(self.test_environments, self.goal_seed)
 
 

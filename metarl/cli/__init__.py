@@ -1,4 +1,4 @@
-"""The command ``metarl``: train, evaluate, plot, film; what can be answered without torch is answered at once."""
+"""The command ``metarl``: train, evaluate, report, plot, watch, film. What needs no torch is answered at once."""
 
 import io
 import os
@@ -17,7 +17,9 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
 
   train TASK     train a meta-learner on a task distribution, or continue a run (--resume)
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
+  report RUN ... compare evaluated runs over seeds: intervals, profiles, probability of improvement
   plot RUN ...   draw learning curves of runs
+  watch RUN ...  progress of runs in one live table
   video RUN      film a held-out task before and after adaptation
   export RUN     adapt to a task in simulation, and write a policy that runs without torch
   list           tasks, learners and presets

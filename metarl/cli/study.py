@@ -11,13 +11,14 @@ import tyro
 from rich.console import Console
 
 from metarl.cli.parse import parse
-from metarl.cli.study_progress import StudyProgress, clock
+from metarl.cli.study_progress import StudyProgress
 from metarl.envs.fields import require
 from metarl.reports.figures import learning_curves
 from metarl.reports.study_table import as_csv, lines, markdown, millions, screen
 from metarl.runs.experiment import Experiment
 from metarl.runs.pace import measured_rate, recorded_rate
 from metarl.runs.process import errors_in_one_sentence
+from metarl.runs.status import clock
 from metarl.runs.studies import NO_COMPARISON, Study, env_steps
 from metarl.runs.study_folders import Standing, StudyRun, collect, plan, standing
 from metarl.runs.study_work import Work, work_off

@@ -5,12 +5,10 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from metarl.runs.pace import recorded_rate
-from metarl.runs.studies import env_steps
-from metarl.runs.study_folders import Standing, standing
+from metarl.cli.watch import status_table
+from metarl.runs.status import Status, clock, status_of
 from metarl.runs.study_work import Child, Work
 
 EVERY = {True: 1.0, False: 60.0}  # seconds between two looks, by whether there is a terminal
@@ -46,7 +44,7 @@ class StudyProgress:
                 self._live.update(self._table(), refresh=True)
             else:
                 for child in work.running:
-                    self._say(f"{child.run.name}: {progress_of(child)}")
+                    self._say(status_of_child(child).sentence())
 
     def _changes(self) -> None:
         work = self._work
@@ -62,44 +60,16 @@ class StudyProgress:
 
     def _table(self) -> Group:
         work = self._work
-        table = Table(box=None)
-        for heading in ("run", "", "progress"):
-            table.add_column(heading)
-        for child in work.running:
-            table.add_row(*map(Text, (child.run.name, child.verb, progress_of(child))))
-        for name, reason in work.failed.items():
-            table.add_row(*map(Text, (name, "failed", reason)), style="red")
-        return Group(table, Text(f"{len(work.finished)} of {self._total} finished, {len(work.waiting)} waiting"))
+        rows = [status_of_child(child).cells() for child in work.running]
+        rows += [(name, "failed", reason, "", "", "") for name, reason in work.failed.items()]
+        counts = f"{len(work.finished)} of {self._total} finished, {len(work.waiting)} waiting"
+        return Group(status_table(rows), Text(counts))
 
 
-def progress_of(child: Child) -> str:
-    """How far a process is: iterations, the newest return, speed and time left."""
-    state = standing(child.run)
+def status_of_child(child: Child) -> Status:
+    """How far a process is: iterations, the newest return, speed and time left; of a test, for how long it goes on."""
+    found = status_of(child.run.folder)._replace(name=child.run.name)
     if child.verb == "evaluate":
-        return f"being tested for {clock(time.monotonic() - child.began)}"
-    text = f"{state.iterations} of {state.total} iterations"
-    if not state.progress:
-        return text
-    return text + newest(state) + time_left(child, state)
-
-
-def newest(state: Standing) -> str:
-    """The return of the newest iteration."""
-    row = state.progress[-1]
-    tags = {"meta_train/return_trial": "a trial", "meta_train/return_post": "after adaptation"}
-    return next((f", return {float(row[tag]):.1f} {name}" for tag, name in tags.items() if row.get(tag)), "")
-
-
-def time_left(child: Child, state: Standing) -> str:
-    rate = recorded_rate(state.progress)
-    if rate is None:
-        return ""
-    seconds = env_steps(child.run.row.experiment) * (1 - state.iterations / state.total) / rate
-    return f", {rate:,.0f} steps/s, {clock(seconds)} left"
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+        return Status(child.run.name, f"being tested for {clock(time.monotonic() - child.began)}")
+    total = child.run.row.experiment.iterations  # which the folder may not say yet
+    return found._replace(total=total, state="trains")

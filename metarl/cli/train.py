@@ -48,7 +48,8 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     """
     codes, resumed = values_of("--code", arguments), value_of("--resume", arguments)
     recorded = None if resumed is None else load_experiment(Path(resumed), device=value_of("--device", arguments))
-    start = start_of(arguments, task, recorded)
+    parent = value_of("--init-from", arguments) if recorded is None else None
+    start = start_of(arguments, task, recorded, parent)
     chosen, arguments = choose_all(start.learner, arguments)
     start = replace(start, learner=chosen)
     require_distinct_names(start)
@@ -75,8 +76,10 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     return exit_code
 
 
-def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | None) -> Experiment:
-    """The experiment that the options change: a preset, or the run to resume.
+def start_of(
+    arguments: Sequence[str], task: str | None, recorded: Experiment | None, parent: str | None = None
+) -> Experiment:
+    """The experiment that the options change: a preset, the run to resume, or the one to begin from.
 
     Raises:
         ValueError: unknown names, or others than the run's.
@@ -96,6 +99,8 @@ def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | 
                     f"--resume {value_of('--resume', arguments)}, or start a new run without --resume"
                 )
         return recorded
+    if parent is not None and not any(asked.values()):
+        return replace(load_experiment(Path(parent), device=value_of("--device", arguments)), init_from=parent)
     if task is None and {"-h", "--help"} & set(arguments):
         task = "half_cheetah_dir"  # for an example
     if task is None:

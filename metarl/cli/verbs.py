@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -18,14 +18,20 @@ from metarl import catalogue
 from metarl.cli.export import Export
 from metarl.cli.parse import parse, values_of
 from metarl.cli.train import train
+from metarl.cli.watch import Watch
 from metarl.envs.camera import find_backend
+from metarl.envs.fields import require
 from metarl.envs.registry import find_preset
 from metarl.extensions import load_installed
 from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
+from metarl.reports.gathering import Measure
+from metarl.reports.report import write_report
 from metarl.runs.code import run_code
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
+
+WIDTH = 200  # of tables where no terminal is
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class Evaluate:
     pretrain_iterations: int | None = None
     """Iterations of the comparison trained on all tasks jointly without adapting; by default for as many environment
     steps as the run took, and none where there are reference agents; 0: leave it out."""
+    checkpoint: str = "last"
+    """Which state to test: last, the headline; best, by validation (metarl train --validation-interval); or the number
+    of an iteration that the run keeps."""
     device: str | None = None
     """Where to test, with the physics engine that fits; by default where the run was trained."""
     out: Path | None = None
@@ -56,6 +65,7 @@ class Evaluate:
             device=self.device,
             out=self.out,
             full=self.full,
+            checkpoint=self.checkpoint,
         )
 
 
@@ -67,14 +77,58 @@ class Plot:
     """Run folders."""
     tag: tuple[str, ...] = ("meta_train/return_post",)
     """Columns of progress.csv. Of learners that remember: meta_train/return_trial."""
+    band: Literal["interval", "range"] = "interval"
+    """Band of a line: 95 % bootstrap interval of the mean over runs at each step, or from lowest to highest run. Runs
+    that logged at other env steps are interpolated linearly between their own points, as far as all of them go."""
+    smooth: int = 0
+    """Average each point with its run's points in so many env steps before it; 0: none. The axis says so."""
+    published: bool = False
+    """Draw published end points of exactly these tasks and this much adaptation."""
+    beside: Path | None = None
+    """CSV file of other curves to draw: columns label, env_steps, value, and perhaps task, the title of a panel."""
     out: Path = Path("curves.png")
     """The picture to write."""
     code: Path | None = None
     """Python file that defines the runs' task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        learning_curves(list(self.runs), self.out, tags=self.tag)
+        require(self, "smooth", at_least=0)
+        learning_curves(
+            list(self.runs),
+            self.out,
+            tags=self.tag,
+            interval=self.band == "interval",
+            smooth=self.smooth,
+            published=self.published,
+            beside=self.beside,
+        )
         console.print(f"wrote {self.out}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Compare evaluated runs over seeds: means, interquartile means, intervals, profiles, probability of improvement.
+
+    Runs that differ in nothing but their seed are a line of the table.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders, or folders of run folders; those that are not evaluated, unfinished or broken are left out."""
+    measure: Measure = "auto"
+    """return; success, of greedy episodes at their end; or auto, success where the task defines it."""
+    step: int | None = None
+    """Inner step, or episode of a trial whose success counts, from 0; by default the last one tested."""
+    by_task: bool = False
+    """Resample the runs of each held-out task by themselves, as if tasks shared no run: too narrow an interval."""
+    out: Path = Path("report")
+    """Folder to write report.md, report.csv, report.tex and profiles.png to."""
+    code: Path | None = None
+    """Python file that defines the runs' task, where it is none of this library's; it is run."""
+
+    def __call__(self, console: Console) -> None:
+        options = {"measure": self.measure, "step": self.step, "by_task": self.by_task}
+        wide = console if console.is_terminal else Console(markup=False, width=WIDTH)
+        write_report(list(self.runs), self.out, wide, **options)
 
 
 @dataclass(frozen=True)
@@ -140,7 +194,16 @@ def physics_rate(num_steps: int = 50) -> float:
     return num_steps * env.num_tasks * env.num_envs / (time.perf_counter() - began)
 
 
-VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "export": Export, "list": List, "doctor": Doctor}
+VERBS = {
+    "evaluate": Evaluate,
+    "report": Report,
+    "plot": Plot,
+    "watch": Watch,
+    "video": Video,
+    "export": Export,
+    "list": List,
+    "doctor": Doctor,
+}
 
 
 def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:

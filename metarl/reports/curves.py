@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.reports.statistics import mean_band
 from metarl.runs import table
 from metarl.runs.files import read_file
 
@@ -23,13 +24,24 @@ class Spread(NamedTuple):
     env_steps: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
-    """The lowest seed at each step."""
+    """The lowest seed at each step, or the lower end of the interval."""
     high: NDArray[np.float64]
-    """The highest seed at each step."""
+    """The highest seed at each step, or the upper end of the interval."""
 
 
-def align(curves: Sequence[Curve]) -> Spread | None:
-    """Mean and range over seeds on the union of their env steps, interpolated linearly within the range of all.
+def smoothed(curve: Curve, env_steps: int) -> Curve:
+    """Each point as the mean of those in the ``env_steps`` up to it, itself included; nothing later is looked at."""
+    steps, values = curve
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.searchsorted(steps, steps - env_steps, side="right")
+    last = np.arange(1, len(steps) + 1)
+    return steps, (sums[last] - sums[first]) / (last - first)
+
+
+def align(curves: Sequence[Curve], *, interval: bool = False) -> Spread | None:
+    """Mean and range, or 95 % interval of the mean, over seeds on the union of their env steps.
+
+    Values between a seed's own steps are interpolated linearly, within the range of all.
 
     None where no step lies within every curve: nothing is extrapolated.
     """
@@ -39,7 +51,8 @@ def align(curves: Sequence[Curve]) -> Spread | None:
     grid = np.unique(np.concatenate([steps for steps, _ in curves]))
     grid = grid[(grid >= first) & (grid <= last)]
     values = np.stack([np.interp(grid, *curve) for curve in curves])
-    return Spread(grid, values.mean(0), values.min(0), values.max(0))
+    bounds = mean_band(values) if interval else (values.min(0), values.max(0))
+    return Spread(grid, values.mean(0), *bounds)
 
 
 def expand(runs: Sequence[Path]) -> list[Path]:

@@ -23,7 +23,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.process import prepare_process
 from metarl.runs.session import execute
-from metarl.runs.snapshot import initial_progress, load_progress
+from metarl.runs.snapshot import initial_progress, load_chosen, load_progress
 from metarl.seeds import stream_seed
 from metarl.train import Progress
 from metarl.types import Agent, MetaLearner
@@ -113,8 +113,9 @@ def evaluate_run(
     device: str | None = None,
     out: Path | None = None,
     full: bool = True,
+    checkpoint: str = "last",
 ) -> dict[str, MetaTest]:
-    """Tests the run's newest checkpoint and its comparisons; shows a table, then writes ``evaluation.json``, curves and
+    """Tests a checkpoint of a run and its comparisons; shows a table, then writes ``evaluation.json``, curves and
     a picture, or, where these are, ``evaluation-2.json`` and so on.
 
     Args:
@@ -124,6 +125,7 @@ def evaluate_run(
         device: where to test; None: where the run was trained.
         out: the folder to write to; None: the run.
         full: whether the table has spread and interquartile means, too.
+        checkpoint: last, best (by validation), or the number of an iteration that the run keeps.
 
     Returns:
         The tests by row, the learner's first.
@@ -136,7 +138,8 @@ def evaluate_run(
     say = partial(console.print, markup=False, highlight=False)
     experiment = load_experiment(run, device)
     plan = protocol.plan(experiment)
-    progress = load_progress(experiment, run, say)
+    loaded = load_chosen(experiment, run, checkpoint, say)
+    progress = loaded.progress
     folder = require_writable(run if out is None else out)
     prepare_process(experiment.num_threads)
     agents = references(experiment.task, plan.trial)
@@ -151,14 +154,15 @@ def evaluate_run(
 
     tasks = held_out_tasks(experiment.task, plan.tasks)
     labels, notice = experiment.task.labels(tasks), Notices(console)
+    say(f"checkpoint {checkpoint}: {loaded.describe()}")
     results: dict[str, MetaTest] = {}
     for name, row in rows.items():
         say(f"testing {name} on {plan.tasks} held-out tasks")
         results[name], env = _test(experiment, plan, row, tasks)
         check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
-    record = summarize(experiment, plan, progress, results, tasks, limits)
-    console.print(table(experiment, plan, progress, results, limits, full=full))
+    record = summarize(experiment, plan, loaded, results, tasks, limits)
+    console.print(table(experiment, plan, loaded, results, limits, full=full))
     own, found = next(iter(results)), published_success(experiment.task)
     note = "" if found is None else found.caption(own, plan.adaptation_episodes)
     if record["success"]:
@@ -221,7 +225,8 @@ def pretrained(
 ) -> tuple[MetaLearner, Any]:
     """The same learner trained without adaptation, to be tested like the run's own; and what it learned."""
     learner = experiment.learner.without_adaptation()
-    joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0)
+    joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0, validation_interval=0)
+    joint = replace(joint, patience=0, init_from="")
     folder = root / name
     if not folder.exists():
         create_run(joint, root, name)

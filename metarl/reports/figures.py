@@ -13,12 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.reports.curves import Curve, align, expand, read_scalars
-from metarl.reports.titles import task_title
-from metarl.runs.config import leaves, to_json
-from metarl.runs.experiment import CHANGEABLE, Experiment
+from metarl.reports.beside import Line, published_lines, read_beside
+from metarl.reports.curves import Curve, align, expand, read_scalars, smoothed
+from metarl.reports.groups import curve_names, panel_names
+from metarl.reports.panels import finish, legend
 from metarl.runs.folder import load_experiment
-from metarl.types import MetaLearner
 
 COLORS = mpl.color_sequences["tab10"]
 
@@ -48,7 +47,7 @@ def adaptation_figure(record: dict[str, Any], file: Path | IO[bytes]) -> None:
             banded = name.startswith(own) or by_gradient  # of ten rows, the bands would be one surface
             _curve(axes, estimates, protocol, color=colors[name], label=name, banded=banded)
         axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
-        _finish(axes)
+        finish(axes)
     if by_gradient:
         differs = " (ours differs)" if record.get("differences_from_published") else ""
         for name, values in (record["published"] or {"returns": {}})["returns"].items():
@@ -64,7 +63,7 @@ def adaptation_figure(record: dict[str, Any], file: Path | IO[bytes]) -> None:
         panels[2].set_xlabel(f"success at the last step of {own}, greedy, after adaptation", parse_math=False)
     named = protocol.get("title") or f"{protocol['task']}: return on {protocol['num_tasks']} held-out tasks"
     figure.suptitle(f"{named}\nbands: 95 % intervals over tasks", fontsize=10, parse_math=False)
-    _legend(figure, ncols=3)
+    legend(figure, ncols=3)
     figure.savefig(file, dpi=130, format="png")
 
 
@@ -77,7 +76,7 @@ def _bars(axes: Axes, estimates: dict[str, dict[str, float]], *, color: Any) -> 
     axes.set_yticks(range(len(values)), list(estimates), fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    _finish(axes)
+    finish(axes)
 
 
 def _curve(
@@ -95,16 +94,29 @@ def _curve(
 
 
 def learning_curves(
-    runs: list[Path], path: Path, *, tags: Sequence[str], warn: Callable[[str], None] = _to_stderr
+    runs: list[Path],
+    path: Path,
+    *,
+    tags: Sequence[str],
+    interval: bool = False,
+    smooth: int = 0,
+    published: bool = False,
+    beside: Path | None = None,
+    warn: Callable[[str], None] = _to_stderr,
 ) -> None:
     """Curves over environment steps, in a panel for each task and tag; a learner has one color in all of them.
 
     Runs that differ in nothing but their seed are one line, their mean at equal environment steps as far as all of them
     go, in a band from the lowest to the highest seed and with a thin line for each seed: a band alone would hide that
-    some seeds solve a task and others do not. A run need not have all of the tags.
+    some seeds solve a task and others do not. A run need not have all of the tags. Runs that logged at other steps are
+    interpolated linearly between their own.
 
     Args:
         runs: run folders, or folders of run folders.
+        interval: the band is the 95 % bootstrap interval of the mean over runs, at each step by itself.
+        smooth: a point becomes the mean of its run's points in so many environment steps up to it; 0: none does.
+        published: draw what was published of exactly these tasks and this much adaptation, as end points.
+        beside: a CSV file of other curves to draw (:func:`metarl.reports.beside.read_beside`).
         warn: told of each run that cannot be drawn, in a sentence; the others are.
 
     Raises:
@@ -124,35 +136,50 @@ def learning_curves(
     for problem in problems:
         warn(f"left out: {problem}")
     experiments = [experiment for experiment, _ in readable]
+    others = read_beside(beside) if beside is not None else []
     panels: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    known: dict[tuple[str, str], list[Line]] = defaultdict(list)
     names = zip(panel_names(experiments), curve_names(experiments), readable, strict=True)
-    for task, name, (_, curves) in names:
+    for task, name, (experiment, curves) in names:
         for tag, curve in curves.items():
-            panels[task, tag][name].append(curve)
+            panels[task, tag][name].append(smoothed(curve, smooth) if smooth else curve)
+            known[task, tag] += published_lines(experiment, tag) if published else []
     colors = dict(zip(dict.fromkeys(name for lines in panels.values() for name in lines), cycle(COLORS), strict=False))
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(1.6 + 5.6 * columns, 4.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, ((task, tag), lines) in zip(grid, panels.items(), strict=False):
-        _draw(axes, lines, colors)
+        _draw(axes, lines, colors, interval=interval)
+        _draw_beside(axes, [*dict.fromkeys(known[task, tag])], [one for one in others if one.task in ("", task)])
         axes.set_title(task, fontsize=11, parse_math=False)
-        axes.set_ylabel(tag, parse_math=False)
+        axes.set_ylabel(f"{tag}\nmean of the last {smooth:,} env steps" if smooth else tag, parse_math=False)
     for unused in grid[len(panels) :]:
         unused.remove()
-    _legend(figure, ncols=columns)
+    legend(figure, ncols=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> None:
+def _draw_beside(axes: Axes, published: Sequence[Line], others: Sequence[Line]) -> None:
+    """End points as thin lines over the whole width, curves thicker, broken and gray: nothing of them is ours."""
+    looks = zip(cycle(("0.1", "0.4", "0.6", "0.75")), cycle(("--", ":", "-.")), strict=False)  # twelve
+    for line, (shade, dashes) in zip([*published, *others], looks, strict=False):
+        if line.env_steps:
+            axes.plot(line.env_steps, line.values, linestyle=dashes, color=shade, label=line.label)
+        else:
+            axes.axhline(line.values[0], linestyle=dashes, linewidth=1, color=shade, label=line.label)
+
+
+def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any], *, interval: bool) -> None:
     for name, curves in lines.items():
         color = colors[name]
         if len(curves) == 1:
             _line(axes, *curves[0], color=color, label=f"{name}, 1 run")
             continue
-        label = f"{name}, mean of {len(curves)} runs, band from lowest to highest"
-        spread = align(curves)
+        band = "95 % interval of the mean" if interval else "band from lowest to highest"
+        label = f"{name}, mean of {len(curves)} runs, {band}"
+        spread = align(curves, interval=interval)
         if spread is None:
             axes.plot([], [], color=color, label=f"{name}, {len(curves)} runs that share no environment steps")
         else:
@@ -161,58 +188,9 @@ def _draw(axes: Axes, lines: dict[str, list[Curve]], colors: dict[str, Any]) -> 
         for curve in curves:
             _line(axes, *curve, color=color, alpha=0.3, linewidth=0.8)
     axes.set_xlabel("environment steps, adaptation included")
-    _finish(axes)
+    finish(axes)
 
 
 def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, **style: Any) -> None:
     """A line, or a marker where there is but one point: a line of one point cannot be seen."""
     axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **style)
-
-
-def _legend(figure: Figure, *, ncols: int) -> None:
-    """One legend below all panels; names are text, in which a dollar sign begins no formula."""
-    labelled = {
-        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    legend = figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=ncols, fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def panel_names(experiments: list[Experiment]) -> list[str]:
-    """The task of each, with what defines it."""
-    return [task_title(experiment.task) for experiment in experiments]
-
-
-def curve_names(experiments: list[Experiment]) -> list[str]:
-    """A name for each; two on a task are the same where they differ in nothing but their seed, length or machine.
-
-    Where the learner does not tell two of them apart, their presets do; where those do not, the fields that differ.
-    """
-    names = [_learner_name(experiment.learner) for experiment in experiments]
-    tasks = [experiment.task for experiment in experiments]
-    every = [leaves(to_json(experiment)) for experiment in experiments]
-    settings = [{field: own[field] for field in own if field not in ("seed", *CHANGEABLE)} for own in every]
-    presets = [{"preset": own.pop("preset")} for own in settings]
-    for details in (presets, settings):
-        rows, names = list(zip(tasks, names, details, strict=True)), []
-        for task, name, own in rows:
-            alike = [other for *key, other in rows if key == [task, name]]
-            differing = [field for field in own if any(other.get(field) != own[field] for other in alike)]
-            names.append(", ".join([name, *(f"{field} {own[field]}" for field in differing)]))
-    return names
-
-
-def _learner_name(learner: MetaLearner) -> str:
-    parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
-    estimator = getattr(learner, "estimator", "maml")
-    if estimator != "maml":
-        parts.append(estimator)
-    if getattr(learner, "learn_inner_lr", False):
-        parts.append("learned step sizes")
-    return " ".join(dict.fromkeys(parts))
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)

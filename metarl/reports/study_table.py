@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from metarl.reports.sheets import markdown_rows
 from metarl.runs.studies import Column, Row, Study
 from metarl.runs.study_folders import Standing, StudyRun
 
@@ -209,9 +210,7 @@ def screen(study: Study, found: Sequence[Line]) -> Table:
 
 def markdown(study: Study, found: Sequence[Line]) -> str:
     """The table in Markdown, with its notes."""
-    rows = [headings(study), ["---", "---", *["---:"] * (len(study.columns) + 3)]]
-    rows += [_cells(study, line) for line in found]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    body = markdown_rows(headings(study), [_cells(study, line) for line in found])
     return f"### {study.title}\n\n{body}\n\n" + "\n".join(f"- {note}" for note in notes(study, found)) + "\n"
 
 

@@ -23,7 +23,7 @@ from metarl.reports.titles import task_title
 from metarl.runs.config import to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import versions
-from metarl.train import Progress
+from metarl.runs.snapshot import Loaded
 
 LONGEST_CURVE = 10  # episodes that every row's raw returns are kept of; of longer trials the learner's alone
 LARGEST_TASKS = 100_000  # numbers; larger sets of tasks are drawn again from their seed
@@ -46,18 +46,16 @@ def comparable(experiment: Experiment, plan: Plan) -> tuple[Published | None, li
     return (None, other) if other else reference.beside(experiment.learner, plan.tasks)
 
 
-def title(experiment: Experiment, plan: Plan, progress: Progress) -> str:
+def title(experiment: Experiment, plan: Plan, loaded: Loaded) -> str:
     """What was tested: the task as it is defined, on how many, and after how much training."""
     trial = "" if plan.scales or plan.trial == 1 else f", trials of {plan.trial} episodes"
-    done, asked = progress.iteration, experiment.iterations
-    tested = f"iteration {done}" if done >= asked else f"unfinished: {done} of {asked} iterations"
-    return f"{task_title(experiment.task)}{trial}: return on {plan.tasks} held-out tasks, {tested}"
+    return f"{task_title(experiment.task)}{trial}: return on {plan.tasks} held-out tasks, {loaded.describe()}"
 
 
 def summarize(
     experiment: Experiment,
     plan: Plan,
-    progress: Progress,
+    loaded: Loaded,
     results: dict[str, MetaTest],
     tasks: torch.Tensor,
     limits: dict[str, float],
@@ -80,7 +78,7 @@ def summarize(
     return {
         "protocol": {
             "task": task.name,
-            "title": title(experiment, plan, progress),
+            "title": title(experiment, plan, loaded),
             "preset": experiment.preset,
             "algorithm": own,
             "num_tasks": plan.tasks,
@@ -95,10 +93,12 @@ def summarize(
             "inner steps or success, else trials are greedy throughout",
             "success": "solved_after: steps until the first (0: none); solved_at_end: at the last step; solved_share: "
             "of the last 50 steps",
-            "checkpoint": "newest",
-            "iterations": progress.iteration,
+            "checkpoint": loaded.asked,
+            "iterations": loaded.progress.iteration,
+            "iterations_of_run": loaded.last,
             "iterations_asked": experiment.iterations,
-            "env_steps": progress.env_steps,
+            "complete": loaded.complete,
+            "env_steps": loaded.progress.env_steps,
             "task_seed": HELD_OUT_SEED if task.published_tasks(1) is None else "published tasks",
             "seed": plan.seed,
             "layout": "[task][adaptation step or episode of the trial][episode or trial], null where it diverged",
@@ -163,14 +163,14 @@ OTHERS = {
 def table(
     experiment: Experiment,
     plan: Plan,
-    progress: Progress,
+    loaded: Loaded,
     results: dict[str, MetaTest],
     limits: dict[str, float],
     *,
     full: bool = True,
 ) -> Table:
     """Means with their intervals and the published means, by policy; ``full`` adds spread and interquartile means."""
-    found = Table(title=Text(title(experiment, plan, progress)))
+    found = Table(title=Text(title(experiment, plan, loaded)))
     found.add_column("policy")
     if plan.scales:
         notes = _fill_by_step(found, experiment, plan, results, full)

@@ -8,9 +8,10 @@ can choose numbers, but no code runs, and no more memory is taken than the file 
 import contextlib
 import hashlib
 import io
+import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ HEADER_LENGTH = len(MAGIC) + 64 + 1
 DIRECTORY = "checkpoints"  # of a run folder
 KEPT = 2  # the newest and the one before it
 NAME = re.compile(r"iteration_(\d{8,10})\.ckpt")
+BEST = re.compile(r"best_(\d{8,10})\.ckpt")  # by validation; kept beside the newest two
 MOST_BYTES = 1 << 33
 
 
@@ -101,6 +103,44 @@ def save_iteration(directory: Path, iteration: int, content: dict[str, Any]) -> 
             old.unlink()
 
 
+def save_best(directory: Path, iteration: int, content: dict[str, Any]) -> None:
+    """Saves the state that is the best by validation so far; those before it stay until :func:`keep_best`."""
+    save(directory / f"best_{iteration:08d}.ckpt", content)
+
+
+def keep_best(directory: Path, iterations: Collection[int]) -> None:
+    """Drops the best states of the past that no kept checkpoint calls the best any more."""
+    for path in directory.glob("best_*.ckpt"):
+        if (found := BEST.fullmatch(path.name)) and int(found[1]) not in iterations:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def load_iteration(directory: Path, iteration: int) -> dict[str, Any]:
+    """The state after so many iterations, where it is one of the newest two or the best.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of another iteration.
+    """
+    require_folder(directory)
+    names = [f"{kind}_{iteration:08d}.ckpt" for kind in ("iteration", "best")]
+    there = [directory / name for name in names if os.path.lexists(directory / name)]
+    if not there:
+        kept = sorted(
+            {int(n[1]) for p in directory.glob("*.ckpt") if (n := NAME.fullmatch(p.name) or BEST.fullmatch(p.name))}
+        )
+        known = ", ".join(map(str, kept)) or "none"
+        raise CheckpointError(f"{directory} has no checkpoint of iteration {iteration}: it has {known}")
+    return _load_named(there[0], iteration)
+
+
+def _load_named(path: Path, iteration: int) -> dict[str, Any]:
+    content = load(path)
+    if content.get("iteration") != iteration:
+        raise CheckpointError(f"{path.name} is of iteration {content.get('iteration')!r}: it was renamed")
+    return content
+
+
 def load_newest(directory: Path, warn: Callable[[str], None], *, put_aside: bool = False) -> dict[str, Any]:
     """The newest checkpoint that is whole; each one passed over costs one line to ``warn``.
 
@@ -114,10 +154,7 @@ def load_newest(directory: Path, warn: Callable[[str], None], *, put_aside: bool
     require_folder(directory)
     for path in _newest_first(directory):
         try:
-            content = load(path)
-            if content.get("iteration") != number_of(path):
-                raise CheckpointError(f"{path.name} is of iteration {content.get('iteration')!r}: it was renamed")
-            return content
+            return _load_named(path, number_of(path))
         except CheckpointError as error:
             what = str(error)
             if put_aside:

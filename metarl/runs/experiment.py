@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 
@@ -10,7 +10,7 @@ from metarl.envs.api import ENGINES, TaskEnv, find_engine
 from metarl.envs.camera import VisibleTask
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.envs.registry import TaskDistribution
-from metarl.evaluate import HELD_OUT_SEED
+from metarl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, validation_tasks
 from metarl.seeds import stream_seed
 from metarl.types import MetaLearner
 
@@ -18,6 +18,8 @@ CHANGEABLE = (  # on resume
     "iterations",
     "checkpoint_interval",
     "eval_interval",
+    "validation_interval",
+    "patience",
     "device",
     "physics",
     "num_threads",
@@ -61,13 +63,32 @@ class Experiment(Generic[TaskT, LearnerT]):
     """Iterations between tests on held-out tasks; 0: never."""
     eval_tasks: int = 20
     """Held-out tasks in such a test."""
+    validation_interval: int = 0
+    """Iterations between tests on validation tasks, which are neither the training's nor the test's; 0: never. The best
+    checkpoint by them is kept (metarl evaluate --checkpoint best)."""
+    validation_tasks: int = 20
+    """Validation tasks in such a test."""
+    validate_by: Literal["return", "success"] = "return"
+    """What makes a checkpoint the best: return after adaptation, or success at any step of an episode after it."""
+    patience: int = 0
+    """Validations in a row without a better one after which the run ends; 0: it never ends early."""
+    init_from: str = ""
+    """Run folder whose parameters to begin with, at its newest checkpoint; everything else begins anew."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot run, before any work."""
         require_numbers(self)
-        counts = ("num_tasks", "num_envs", "episodes", "iterations", "checkpoint_interval", "eval_tasks")
+        counts = (
+            "num_tasks",
+            "num_envs",
+            "episodes",
+            "iterations",
+            "checkpoint_interval",
+            "eval_tasks",
+            "validation_tasks",
+        )
         require(self, *counts, at_least=1)
-        require(self, "eval_interval", "seed", at_least=0)
+        require(self, "eval_interval", "validation_interval", "patience", "seed", at_least=0)
         require(self, "num_threads", at_least=0, at_most=MOST_THREADS)
         if self.episodes % self.num_envs:
             raise BadField(
@@ -77,8 +98,17 @@ class Experiment(Generic[TaskT, LearnerT]):
         limit = self.task.num_test_tasks
         if limit is not None and self.eval_tasks > limit:
             raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
-        if self.seed == HELD_OUT_SEED:
-            raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
+        if self.seed in (HELD_OUT_SEED, VALIDATION_SEED):
+            which = "held-out" if self.seed == HELD_OUT_SEED else "validation"
+            raise BadField(f"seed is {self.seed}: use another one, the {which} tasks are drawn from it")
+        if self.validation_interval:
+            validation_tasks(self.task, self.validation_tasks)  # refuses where there are not so many
+        if self.patience and not self.validation_interval:
+            raise BadField(f"patience is {self.patience}: give a validation_interval, too, by which it is counted")
+        if self.validate_by not in ("return", "success"):
+            raise BadField(f"validate_by is {self.validate_by!r}: use return or success")
+        if self.validate_by == "success" and not self.task.spec.has_success:
+            raise BadField(f"validate_by is success, which {self.task.name} does not define: use return")
         if (require_fits := getattr(getattr(self.learner, "policy", None), "require_fits", None)) is not None:
             require_fits(self.task.spec)
         annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule

@@ -19,6 +19,7 @@ from metarl.algorithms import ALGORITHMS
 from metarl.envs.registry import TASKS
 from metarl.extensions import load_installed
 from metarl.runs import checkpoint
+from metarl.runs.beginning import inherit
 from metarl.runs.config import CLASS, decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import read_file, require_no_links, write_whole
@@ -56,7 +57,8 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
     half_made = root / f".{chosen}.{secrets.token_hex(8)}.new"  # ignored, should the process die here
     try:
         (half_made / checkpoint.DIRECTORY).mkdir(parents=True)
-        write_whole(half_made / "versions.json", json.dumps(versions(), indent=2).encode() + b"\n")
+        found = versions() | ({"init_from": inherit(experiment, half_made)} if experiment.init_from else {})
+        write_whole(half_made / "versions.json", json.dumps(found, indent=2).encode() + b"\n")
         record_config(experiment, half_made)
         while not _rename_exclusively(half_made, root / chosen):
             if name is not None:

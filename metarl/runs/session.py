@@ -4,29 +4,33 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from metarl.envs.api import TaskEnv
-from metarl.evaluate import held_out_tasks, meta_test
-from metarl.faults import Notices, check_test
-from metarl.metrics import by_kind
+from metarl.faults import Notices
 from metarl.runs import checkpoint, table
+from metarl.runs.beginning import begin_from
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
 from metarl.runs.folder import record_config
+from metarl.runs.held_out import held_out_metrics, validation_metrics
 from metarl.runs.lock import run_lock
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
+from metarl.runs.selection import KEY, SCORE, Selection, selection_of
 from metarl.runs.snapshot import capture, initial_progress, restore
 from metarl.runs.stopping import StopOnSignal, Stopped
-from metarl.seeds import stream_seed
 from metarl.train import Progress, train
 from metarl.types import Metrics
 
 Callback = Callable[[int, Metrics], object]
 """Called after each iteration with how many are complete and its metrics; ``True`` ends the run there."""
+
+
+NO_SELECTION = Selection()
 
 
 class Enough(Exception):
@@ -68,12 +72,13 @@ def _train_in(
 ) -> None:
     env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
     progress = initial_progress(experiment)
-    _continue_or_begin(experiment, run, progress, env, console)
+    selection = _continue_or_begin(experiment, run, progress, env, console)
     with stopping.postponed():
         record_config(experiment, run)
-    recording = Recording(experiment, run, progress, env, stopping, console, callbacks)
+    recording = Recording(experiment, run, progress, env, stopping, console, callbacks, selection)
     try:
         with contextlib.suppress(Enough):
+            recording.require_patience()
             train(
                 experiment.learner,
                 experiment.task,
@@ -102,13 +107,15 @@ class Recording:
         stopping: StopOnSignal,
         console: Console,
         callbacks: Sequence[Callback] = (),
+        selection: Selection = NO_SELECTION,
     ) -> None:
-        self._callbacks = callbacks
+        self._callbacks, self._console = callbacks, console
+        self._selection, self._best_of_kept = selection, [selection.iteration]
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
         self._checkpoints = run / checkpoint.DIRECTORY
         self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
-        self._snapshot = capture(experiment, progress, env)
+        self._snapshot = self._capture()
         self.notice = Notices(console)
 
     @property
@@ -119,18 +126,36 @@ class Recording:
     def begin(self) -> None:
         """Notes the state that an interrupted iteration falls back to."""
         with self._stopping.postponed():
-            self._snapshot = capture(self._experiment, self._progress, self._env)
+            self._snapshot = self._capture()
+            if self.iteration == self._selection.iteration > 0:
+                checkpoint.save_best(self._checkpoints, self.iteration, self._snapshot)
             if self.iteration % self._experiment.checkpoint_interval == 0:
                 self._save()
 
     def log(self, metrics: Metrics) -> None:
         if (interval := self._experiment.eval_interval) and self._progress.iteration % interval == 0:
             metrics = metrics | held_out_metrics(self._experiment, self._progress, self.notice)
+        if (interval := self._experiment.validation_interval) and self._progress.iteration % interval == 0:
+            found = validation_metrics(self._experiment, self._progress, self.notice)
+            self._selection = self._selection.after(found[SCORE], self._progress.iteration)
+            metrics = metrics | found
         with self._stopping.postponed():
             self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
             self._display.update(self._progress.iteration - 1, metrics)
         answers = [callback(self._progress.iteration, dict(metrics)) for callback in self._callbacks]
         if any(answer is True for answer in answers):
+            raise Enough
+        self.require_patience()
+
+    def require_patience(self) -> None:
+        """Ends the run where validation has not got better for as long as was asked for."""
+        best = self._selection
+        if best.exhausted(self._experiment.patience):
+            self._console.print(
+                f"stopped early after {self._progress.iteration} iterations: none of the last {best.worse} validations "
+                f"is better than that of iteration {best.iteration} ({best.score:.4g}); metarl evaluate --checkpoint "
+                "best tests that one"
+            )
             raise Enough
 
     def close(self) -> None:
@@ -145,9 +170,20 @@ class Recording:
 
     def _save(self) -> None:
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
+        if self._selection.iteration:
+            self._best_of_kept = [*self._best_of_kept, self._snapshot.get(KEY, {}).get("iteration", 0)][
+                -checkpoint.KEPT :
+            ]
+            checkpoint.keep_best(self._checkpoints, {*self._best_of_kept, self._selection.iteration})
+
+    def _capture(self) -> dict[str, Any]:
+        found = capture(self._experiment, self._progress, self._env)
+        return found | {KEY: self._selection._asdict()} if self._selection != NO_SELECTION else found
 
 
-def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
+def _continue_or_begin(
+    experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console
+) -> Selection:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
         if recorded := table.num_recorded(run):
             raise ValueError(
@@ -156,7 +192,9 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
             )
         (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)
         console.print(f"recording in {run}")
-        return
+        if experiment.init_from:
+            console.print(begin_from(progress, run))
+        return NO_SELECTION
     content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print, put_aside=True)
     restore(experiment, progress, env, content)
     if progress.iteration > experiment.iterations:
@@ -171,31 +209,4 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
             f"the run had {content['num_threads']} threads and has {torch.get_num_threads()} now: "
             "it goes on, but its bits may differ from those of an undisturbed run"
         )
-
-
-def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
-    """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
-    learner, num_tasks = experiment.learner, experiment.eval_tasks
-    num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
-    env = experiment.make_env(num_tasks, num_envs, stream="meta-test resets")
-    tasks = held_out_tasks(experiment.task, num_tasks)
-    result = meta_test(
-        learner,
-        progress.learner_state,
-        env,
-        tasks,
-        scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
-        episodes=experiment.episodes_per_env if learner.remembers else 1,
-        seed=stream_seed(experiment.seed, "meta-test", progress.iteration),
-    )
-    check_test(result, env, experiment.task, tasks, notice)
-    returns, successes = result.returns.nanmean((0, 2)), result.solved.nanmean((0, 2))
-    if learner.remembers:
-        steps, metrics = {"episode_first": 0, "episode_last": -1}, {"meta_test/return_trial": float(returns.sum())}
-    else:
-        steps, metrics = {f"step_{k}": k for k in range(len(returns))}, {}
-    metrics |= {f"meta_test/return_{name}": float(returns[k]) for name, k in steps.items()}
-    if env.spec.has_success:
-        metrics |= {f"meta_test/success_{name}": float(successes[k]) for name, k in steps.items()}
-        metrics |= by_kind("meta_test/success", experiment.task.labels(tasks), result.solved[:, -1])
-    return metrics
+    return selection_of(content)

@@ -1,19 +1,22 @@
 """Everything a run continues from, as a checkpoint's content, and back."""
 
+import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_map_only
 
 from metarl.envs.api import TaskEnv
+from metarl.envs.fields import BadField
 from metarl.runs import checkpoint
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.experiment import Experiment
 from metarl.runs.identity import identity, require_same_experiment
 from metarl.runs.likeness import require_counters, require_like, require_shapes
+from metarl.runs.selection import selection_of
 from metarl.seeds import stream
 from metarl.train import Progress
 
@@ -27,8 +30,64 @@ def initial_progress(experiment: Experiment) -> Progress:
 
 def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
     """The newest usable checkpoint of a run: counters and learner, without its worlds."""
+    return _progress_of(experiment, checkpoint.load_newest(run / checkpoint.DIRECTORY, warn))
+
+
+class Loaded(NamedTuple):
+    """A checkpoint that was asked for, and where it stands in its run."""
+
+    progress: Progress
+    asked: str
+    """last, best, or the number of its iteration."""
+    last: int
+    """Iterations that the run had at its newest checkpoint."""
+    stopped_early: bool
+    """The run ended for want of a better validation."""
+    total: int
+    """Iterations that were asked for."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end, be the checkpoint its last or an earlier one."""
+        return self.last >= self.total or self.stopped_early
+
+    def describe(self) -> str:
+        """Which iteration this is, and whether the run is complete."""
+        iteration = self.progress.iteration
+        chosen = {"last": "iteration", "best": "best by validation: iteration"}.get(self.asked, "chosen: iteration")
+        if not self.complete:
+            at = "" if iteration == self.last else f"{chosen} {iteration}, "
+            return f"{at}unfinished: {self.last} of {self.total} iterations"
+        if self.stopped_early and self.last < self.total:
+            return f"{chosen} {iteration}, stopped early after {self.last} of {self.total}"
+        return f"{chosen} {iteration}" + ("" if iteration == self.last else f" of {self.last}")
+
+
+def load_chosen(experiment: Experiment, run: Path, which: str, warn: Callable[[str], None]) -> Loaded:
+    """The checkpoint ``last``, ``best`` by validation as the newest one says, or of iteration ``which``.
+
+    Raises:
+        BadField: ``which`` is none of these, or nothing was validated.
+        CheckpointError: there is no such checkpoint, or it is not usable.
+    """
+    newest = checkpoint.load_newest(run / checkpoint.DIRECTORY, warn)
+    content, selection = newest, selection_of(newest)
+    progress = _progress_of(experiment, newest)
+    last = progress.iteration
+    if which == "best" and not selection.iteration:
+        raise BadField(f"checkpoint is best: {run} has no validation to tell, train with --validation-interval")
+    if which != "last":
+        if which != "best" and not re.fullmatch(r"[0-9]{1,10}", which):
+            raise BadField(f"checkpoint is {which!r}: use last, best or the number of an iteration")
+        iteration = selection.iteration if which == "best" else int(which)
+        if iteration != last:
+            content = checkpoint.load_iteration(run / checkpoint.DIRECTORY, iteration)
+            progress = _progress_of(experiment, content)
+    return Loaded(progress, which, last, selection.exhausted(experiment.patience), experiment.iterations)
+
+
+def _progress_of(experiment: Experiment, content: dict[str, Any]) -> Progress:
     progress = initial_progress(experiment)
-    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, warn)
     require_same_experiment(experiment, content)
     restore_learner(progress, content)
     return progress

@@ -17,6 +17,7 @@ from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.files import read_file, write_whole
 from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.likeness import LARGEST
+from metarl.runs.selection import stopped_early
 from metarl.runs.studies import Row, Study
 from metarl.runs.versions import recorded_commit
 
@@ -58,6 +59,8 @@ class Standing(NamedTuple):
     """The study's ``evaluation.json`` of the finished run."""
     commit: str | None
     """Git commit that began the run."""
+    stopped: bool = False
+    """Validation ended it early: it is complete."""
 
     @property
     def done(self) -> bool:
@@ -65,7 +68,7 @@ class Standing(NamedTuple):
 
     @property
     def trained(self) -> bool:
-        return self.saved >= self.total
+        return self.saved >= self.total or self.stopped
 
     def describe(self) -> str:
         """One of: finished, to be evaluated, 14 of 100 iterations, not begun."""
@@ -140,12 +143,15 @@ def standing(run: StudyRun, collected: Path | None = None) -> Standing:
     names = [checkpoint.NAME.fullmatch(path.name) for path in (folder / checkpoint.DIRECTORY).glob("*")]
     evaluation = _evaluation(folder, run.row)
     saved, total = max([int(name[1]) for name in names if name], default=0), run.row.experiment.iterations
-    if evaluation is not None and (tested := evaluation["protocol"].get("iterations", 0)) < total:
+    stopped = stopped_early(run.row.experiment, progress)
+    protocol = {} if evaluation is None else evaluation["protocol"]
+    tested = protocol.get("iterations_of_run", protocol.get("iterations", 0))
+    if tested < (min(total, len(progress)) if stopped else total):
         evaluation = None  # of a shorter run, which goes on
-    elif evaluation is not None:
+    else:
         saved = max(saved, tested)  # its checkpoints may be gone
     env_steps = int(progress[-1]["env_steps"]) if progress else 0
-    return Standing(total, len(progress), saved, env_steps, progress, evaluation, recorded_commit(folder))
+    return Standing(total, len(progress), saved, env_steps, progress, evaluation, recorded_commit(folder), stopped)
 
 
 def read_progress(folder: Path) -> list[dict[str, str]]:
@@ -183,7 +189,8 @@ def _evaluation(folder: Path, row: Row) -> dict[str, Any] | None:
         if not EVALUATION.fullmatch(mark["evaluation"]) or mark["options"] != list(row.evaluate):
             return None
         record: dict[str, Any] = json.loads(read_file(folder / mark["evaluation"], MOST_BYTES))
-        return record if type(record["protocol"].get("iterations", 0)) is int else None
+        counts = (record["protocol"].get(name, 0) for name in ("iterations", "iterations_of_run"))
+        return record if all(type(count) is int for count in counts) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -21,7 +21,7 @@ from scipy import stats
 
 from metarl import cli
 from metarl.cli.study import Options, main, run, smoke, tiny
-from metarl.cli.study_progress import StudyProgress, clock
+from metarl.cli.study_progress import StudyProgress
 from metarl.presets import make
 from metarl.reports.published import BANDIT_ROWS, BANDITS, MDP_ROWS, MDPS, PUBLISHED, SUCCESS, YU_2021
 from metarl.reports.published import PLUS as METAWORLD_PLUS
@@ -29,6 +29,7 @@ from metarl.reports.study_table import T_975, as_csv, lines, markdown, over_seed
 from metarl.runs import study_work
 from metarl.runs.folder import create_run
 from metarl.runs.pace import recorded_rate, shortened
+from metarl.runs.status import clock
 from metarl.runs.studies import Column, Reported, Row, Study, env_steps
 from metarl.runs.study_folders import MARK, collect, plan, standing, without_raw
 from metarl.runs.study_work import Child, Work, work_off

@@ -54,7 +54,7 @@ BASE = Experiment(
 )
 LEARNERS = {
     "maml": BASE,
-    "promp": replace(BASE, learner=ProMP()),
+    "promp": replace(BASE, learner=ProMP(), validation_interval=1, validation_tasks=2, checkpoint_interval=2),
     "reptile": replace(BASE, learner=Reptile()),
     "es_maml": replace(BASE, learner=ESMAML(pairs=1)),
     "rl2": replace(BASE, learner=RL2(policy=RecurrentPolicy(memory_size=4), epochs=1), num_envs=1),
@@ -118,7 +118,10 @@ def bits(x: Any) -> Any:
 
 def outcome(run: Path) -> tuple[Any, ...]:
     """Every value of the last checkpoint and every row but the times."""
-    leaves, structure = tree_flatten(checkpoint.load(run / checkpoint.DIRECTORY / f"iteration_{LAST:08d}.ckpt"))
+    contents = [checkpoint.load(run / checkpoint.DIRECTORY / f"iteration_{LAST:08d}.ckpt")]
+    if (best := contents[0].get("selection")) is not None:
+        contents.append(checkpoint.load_iteration(run / checkpoint.DIRECTORY, best["iteration"]))
+    leaves, structure = tree_flatten(contents)
     with open(run / "progress.csv", newline="") as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
     return structure, [bits(leaf) for leaf in leaves], rows
