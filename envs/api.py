@@ -63,6 +63,28 @@ class EnvSpec:
         require(self, "obs_dim", "action_dim", "horizon", at_least=1)
 
 
+class Signal(NamedTuple):
+    """What one number of an observation or an action is, for whoever brings a policy to a robot."""
+
+    name: str
+    unit: str = ""
+    """Of the observed number; of an action, that of ``low`` and ``high``."""
+    low: float | None = None
+    """What an action of -1 stands for; those between lie on a line. None: not known."""
+    high: float | None = None
+    """What an action of 1 stands for."""
+
+
+class Signals(NamedTuple):
+    """The numbers of a task in their order."""
+
+    observation: tuple[Signal, ...]
+    action: tuple[Signal, ...]
+    """Or the choices, where actions are discrete."""
+    seconds: float | None = None
+    """Of a control step; None: the task has no clock."""
+
+
 class Step(NamedTuple):
     """One step of every world. ``obs`` is where the next action acts, ``next_obs`` is where this one led.
 

@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.actuators import require_actuators
+from metarl.envs.api import Signal, Signals
 from metarl.envs.fields import BadField, require
 from metarl.envs.physics import Physics, make_physics
+from metarl.envs.signals import actuators, counted
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -73,6 +75,17 @@ class MujocoTask(BatchedTasks):
     def success(self, physics: Physics, task: Float[Tensor, "world ..."]) -> Bool[Tensor, " world"]:
         """Where the task is solved in the present state; nowhere by default."""
         return torch.zeros(physics.num_worlds, dtype=torch.bool, device=physics.device)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        """What each number of :meth:`observe` is, for a reader of an exported policy; by default only counted."""
+        return counted("observation", range(self.spec.obs_dim))
+
+    def signals(self) -> Signals:
+        model, spec = self.model(), self.spec
+        action = actuators(model)
+        if spec.discrete:  # choices between actuators at rest and at work
+            action = [Signal(choice.name) for choice in action]
+        return Signals(tuple(self.observed(model)), tuple(action), float(model.opt.timestep) * self.frame_skip)
 
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
         model = self.model()

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec, TaskEnv
+from metarl.envs.api import EnvSpec, Signal, Signals, TaskEnv
 from metarl.envs.fields import BadField, require, require_numbers
 
 SHORT = 5  # numbers; a task parameter of more is not written out
@@ -68,6 +68,12 @@ class TaskDistribution(ABC):
         kind = self.labels(task[None])
         numbers = task.flatten().tolist()
         return kind[0] if kind else ", ".join(f"{value:.3g}" for value in numbers) if len(numbers) <= SHORT else ""
+
+    def signals(self) -> Signals:
+        """What each number of an observation and an action is called and measured in; by default only counted."""
+        spec = self.spec
+        observation = tuple(Signal(f"observation {index}") for index in range(spec.obs_dim))
+        return Signals(observation, tuple(Signal(f"action {index}") for index in range(spec.action_dim)))
 
     @abstractmethod
     def make(

@@ -41,12 +41,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import normal_like, uniform_like
 from metarl.envs.locomotion.legged import Legged, add_contact_sensor
 from metarl.envs.locomotion.running import Running
 from metarl.envs.mujoco_task import ASSETS
 from metarl.envs.physics import Physics, write
+from metarl.envs.signals import counted, point, positions, velocities
 
 XML = ASSETS / "ant.xml"
 TORSO = 1
@@ -115,6 +116,14 @@ class Ant(Legged, Running):
         if self.include_frame:
             parts += [physics.bind("xmat")[:, TORSO].flatten(1), physics.bind("subtree_com")[:, TORSO]]
         return torch.cat(parts, dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        found = positions(model)[0 if self.include_position else 2 :] + velocities(model)
+        if self.include_contacts:
+            found += counted("contact force", range(84))
+        if self.include_frame:
+            found += counted("torso rotation", range(9)) + point("center of mass")
+        return found
 
     def contacts(self, physics: Physics) -> Float[Tensor, "world 84"]:
         """Torque and force of the contacts on each body, clipped to [-1, 1]."""

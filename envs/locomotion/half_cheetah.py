@@ -29,11 +29,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import normal_like, uniform_like
 from metarl.envs.locomotion.running import Running
 from metarl.envs.mujoco_task import ASSETS
 from metarl.envs.physics import Physics, write
+from metarl.envs.signals import point, positions, velocities
 
 XML = ASSETS / "half_cheetah.xml"
 TORSO = 1
@@ -83,6 +84,10 @@ class HalfCheetah(Running):
         if self.include_com:
             parts.append(physics.bind("subtree_com")[:, TORSO])
         return torch.cat(parts, dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        found = positions(model)[1:] + velocities(model)
+        return found + point("center of mass") if self.include_com else found
 
     def measure(self, physics: Physics) -> Float[Tensor, " world"]:
         """Where the velocity is a finite difference, the torso's x [m]; else the center of mass' velocity [m/s]."""

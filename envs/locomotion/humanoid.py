@@ -45,11 +45,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import uniform_like
 from metarl.envs.locomotion.legged import Legged, add_contact_sensor
 from metarl.envs.mujoco_task import ASSETS
 from metarl.envs.physics import Physics, write
+from metarl.envs.signals import counted, positions, velocities
 
 XML = ASSETS / "humanoid.xml"
 TORSO = 1
@@ -100,6 +101,10 @@ class Humanoid(Legged):
                 parts += [physics.bind(field).flatten(1) for field in ("cinert", "cvel", "qfrc_actuator")]
                 parts.append(contacts)
         return torch.cat(parts, dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        found = positions(model)[2:] + velocities(model)
+        return found + counted("dynamics", range(self.spec.obs_dim - len(found)))
 
     def measure(self, physics: Physics) -> Float[Tensor, "world 2"]:
         """Where the center of mass is in the plane [m]."""

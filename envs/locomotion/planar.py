@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import uniform_like
 from metarl.envs.fields import require
 from metarl.envs.locomotion.running import Running
 from metarl.envs.mujoco_task import ASSETS
 from metarl.envs.physics import Physics, write
+from metarl.envs.signals import positions, velocities
 
 RESET_NOISE = 0.005
 
@@ -77,6 +78,9 @@ class Planar(Running):
 
     def observe(self, physics: Physics) -> Float[Tensor, "world obs"]:
         return torch.cat([physics.bind("qpos")[:, 1:], physics.bind("qvel").clamp(-10.0, 10.0)], dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        return positions(model)[1:] + velocities(model)
 
     def measure(self, physics: Physics) -> Float[Tensor, " world"]:
         """The torso's x [m]."""

@@ -30,12 +30,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import normal_like, uniform_like
 from metarl.envs.fields import BadField
 from metarl.envs.mujoco_task import ASSETS, MujocoTask
 from metarl.envs.physics import Physics, write
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.signals import point, positions, velocities
 
 XML = ASSETS / "swimmer.xml"
 FRONT = 1
@@ -109,6 +110,11 @@ class SwimmerVel(MujocoTask):
         if self.include_position:
             return torch.cat([qpos, qvel, physics.bind("subtree_com")[:, FRONT]], dim=1)
         return torch.cat([qpos[:, 2:], qvel], dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        if self.include_position:
+            return positions(model) + velocities(model) + point("center of mass")
+        return positions(model)[2:] + velocities(model)
 
     def measure(self, physics: Physics) -> Float[Tensor, " world"]:
         """The front's x [m], or the center of mass' velocity along x [m/s]."""

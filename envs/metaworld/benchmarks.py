@@ -27,13 +27,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal, Signals
 from metarl.envs.fields import BadField, require
 from metarl.envs.metaworld.goals import GOALS, draw_goals
 from metarl.envs.metaworld.sawyer import SAWYER
-from metarl.envs.metaworld.simulation import FRAME_SKIP
+from metarl.envs.metaworld.simulation import FRAME_SKIP, SUBSTEP
 from metarl.envs.metaworld.view import goal_model
-from metarl.envs.metaworld.worlds import ENVIRONMENTS, FRAME, MetaWorlds
+from metarl.envs.metaworld.worlds import ACTION_SCALE, ENVIRONMENTS, FRAME, MetaWorlds
+from metarl.envs.signals import point
 from metarl.envs.worlds import BatchedTasks
 
 LONGEST_VECTOR = 6
@@ -75,6 +76,17 @@ class MetaWorld(BatchedTasks):
     @property
     def spec(self) -> EnvSpec:
         return EnvSpec(obs_dim=2 * FRAME + 3, action_dim=4, horizon=self.horizon, terminates=False, has_success=True)
+
+    def signals(self) -> Signals:
+        """In the units of Meta-World; numbers without any where :attr:`standardize` has rescaled them."""
+        unit = "" if self.standardize else "m"
+        frame = [*point("hand", unit), Signal("gripper opening")]
+        for name in ("first object", "second object"):
+            frame += [*point(name, unit), *(Signal(f"{name} quaternion {number}") for number in range(4))]
+        before = [Signal(f"{signal.name} one step before", signal.unit) for signal in frame]
+        moves = [Signal(f"hand displacement {axis}", "m", -ACTION_SCALE, ACTION_SCALE) for axis in "xyz"]
+        action = (*moves, Signal("effort that closes the gripper", "", -1.0, 1.0))
+        return Signals((*frame, *before, *point("goal", unit)), action, FRAME_SKIP * SUBSTEP)
 
     @property
     def num_test_tasks(self) -> int:

@@ -16,7 +16,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-FRAME_SKIP = 5  # substeps of 0.0025 s in a control step
+FRAME_SKIP = 5  # substeps in a control step
+SUBSTEP = 0.0025  # s
 SETTLE_STEPS = 50  # control steps in which the arm moves to where an episode begins
 MOCAP_QUAT = (1.0, 0.0, 1.0, 0.0)
 OPEN_GRIPPER = (-1.0, 1.0)

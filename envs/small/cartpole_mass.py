@@ -31,12 +31,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import uniform_like
 from metarl.envs.locomotion.random_dynamics import scale_field
 from metarl.envs.mujoco_task import MujocoTask
 from metarl.envs.physics import Physics, write
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.signals import positions, velocities
 
 CART_MASS, POLE_MASS = 1.0, 0.1  # kg; the model's own
 MASSES = ((0.5, 2.0), (0.05, 0.2))  # kg; from and to of the cart, of the pole
@@ -101,6 +102,10 @@ class CartPoleMass(MujocoTask):
 
     def observe(self, physics: Physics) -> Float[Tensor, "world 4"]:
         return torch.stack([physics.bind("qpos"), physics.bind("qvel")], dim=2).flatten(1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        pairs = zip(positions(model), velocities(model), strict=True)
+        return [signal for pair in pairs for signal in pair]
 
     def reward(
         self,

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal, Signals
 from metarl.envs.fields import require
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
@@ -60,6 +60,10 @@ class Navigation(BatchedTasks):
             terminates=self.variant == "dense",
             has_success=True,
         )
+
+    def signals(self) -> Signals:
+        moves = (Signal(f"displacement {axis}", "", -self.max_step, self.max_step) for axis in "xy")
+        return Signals((Signal("position x"), Signal("position y")), tuple(moves))
 
     def in_words(self, task: Float[Tensor, "2"]) -> str:
         return f"go to ({float(task[0]):.2f}, {float(task[1]):.2f})"

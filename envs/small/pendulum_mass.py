@@ -29,13 +29,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, Signal
 from metarl.envs.draws import uniform_like
 from metarl.envs.fields import BadField
 from metarl.envs.locomotion.random_dynamics import scale_field
 from metarl.envs.mujoco_task import MujocoTask
 from metarl.envs.physics import Physics, write
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.signals import velocities
 
 MAX_TORQUE = 2.0  # N m
 XML = f"""
@@ -100,6 +101,9 @@ class PendulumMass(MujocoTask):
     def observe(self, physics: Physics) -> Float[Tensor, "world 3"]:
         theta = physics.bind("qpos")
         return torch.cat([theta.cos(), theta.sin(), physics.bind("qvel")], dim=1)
+
+    def observed(self, model: mujoco.MjModel) -> list[Signal]:
+        return [Signal("cos theta"), Signal("sin theta"), *velocities(model)]
 
     def measure(self, physics: Physics) -> Float[Tensor, "world 2"]:
         """Angle [rad] and angular velocity [rad/s]."""

@@ -7,10 +7,12 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
+from metarl.extensions import LEARNERS, load_installed
 from metarl.types import MetaLearner
 
-ALGORITHMS: dict[str, type[MetaLearner]] = {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2)}
-"""Every meta-learner by the name of its class, by which runs are opened; add one's own."""
+ALGORITHMS: dict[str, type[MetaLearner]] = LEARNERS
+"""Every meta-learner by the name of its class, by which runs are opened; :func:`metarl.register` adds one's own."""
+ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2)}
 
 
 def learner_name(cls: type) -> str:
@@ -24,6 +26,7 @@ def find_learner(name: str) -> type[Any]:  # a protocol with fields cannot be ch
     Raises:
         ValueError: there is none, with the names there are.
     """
+    load_installed()
     named = {learner_name(cls): cls for cls in ALGORITHMS.values()}
     if name not in named:
         raise ValueError(f"learner is {name!r}: use one of {', '.join(named)}")

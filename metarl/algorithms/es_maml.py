@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
+from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt, of_each
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import log_likelihood_loss
-from metarl.networks.distributions import DiagGaussian, mean_std
+from metarl.networks.normalize import learned, updated
 from metarl.seeds import stream
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
@@ -71,21 +71,21 @@ class ESMAML(GradientLearner):
 
     def noise(self, state: ESMAMLState, num_tasks: int) -> Params:
         """g [task pair ...] of the next update, a function of the state alone."""
-        device = state.meta["log_std"].device
+        device = next(iter(state.meta.values())).device
         generator = stream(state.seed, "perturbations", state.num_updates, device=str(device))
         return {
             name: torch.randn(num_tasks, self.pairs, *value.shape, generator=generator, device=device)
-            for name, value in state.meta.items()
+            for name, value in learned(state.meta).items()
         }
 
     def act(
         self, actor: Params, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, Params]:
-        num_policies = actor["log_std"].shape[1]
+        num_policies = policies_of(actor)
         if obs.shape[1] % num_policies:
             raise BadField(f"num_envs is {obs.shape[1]}: use a multiple of 2 * pairs ({num_policies})")
-        mean, log_std = self.policy(actor, obs.unflatten(1, (num_policies, -1)))
-        dist = DiagGaussian(mean.flatten(1, 2), log_std.expand_as(mean).flatten(1, 2))
+        own = obs.unflatten(1, (num_policies, -1))
+        dist = tree_map(lambda x: x.flatten(1, 2), of_each(self.policy.side_by_side(actor, own), own))
         return dist.sample(generator), dist, actor
 
     def credit(self, state: HasMeta, batch: TrajectoryBatch) -> TrajectoryBatch:
@@ -96,7 +96,7 @@ class ESMAML(GradientLearner):
         """phi of every policy of every task, on the experience of its own worlds alone, their advantages included."""
         _, inner_lr = self.split(state.meta)
         scaled = {name: scale * rate for name, rate in inner_lr.items()}
-        num_policies = actor["log_std"].shape[1]
+        num_policies = policies_of(actor)
         own = tree_map(lambda x: x.unflatten(1, (num_policies, -1)).flatten(0, 1), batch)  # [task * policy, env ...]
         own = tree_map(lambda x: x.unflatten(0, (-1, num_policies)), super().credit(state, own))
         return vmap(vmap(lambda phi, batch: adapt(self.policy, phi, batch, scaled, log_likelihood_loss)))(actor, own)
@@ -112,8 +112,9 @@ class ESMAML(GradientLearner):
         if not norm < float("inf"):  # false for NaN
             return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
         descent = {name: -value for name, value in ascent.items()}
-        meta, optimizer = adam_step(state.meta, descent, state.optimizer, self.learning_rate)
-        metrics = {"train/meta_gradient_norm": norm, "train/policy_std": mean_std(meta, self.policy.min_std)}
+        moved, optimizer = adam_step(learned(state.meta), descent, state.optimizer, self.learning_rate)
+        meta = updated(state.meta | moved, batches)
+        metrics = {"train/meta_gradient_norm": norm} | self.policy.metrics(meta)
         return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
 
 
@@ -134,6 +135,11 @@ def smoothed_gradient(
     sampled = torch.ones_like(slope, dtype=torch.bool) if sampled is None else sampled
     slope, count = slope.where(sampled, 0.0), sampled.sum().clamp(min=1)
     return {name: torch.tensordot(slope, g, dims=2) / count for name, g in noise.items()}
+
+
+def policies_of(actor: Params) -> int:
+    """How many policies of a task there are side by side."""
+    return next(iter(actor.values())).shape[1]
 
 
 def by_policy(x: Shaped[Tensor, "task env"], pairs: int) -> Shaped[Tensor, "task 2 pair"]:

@@ -8,24 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import Divisor, discounted_returns, gae, normalize
 from metarl.losses.policy_gradient import log_likelihood_loss
-from metarl.networks.distributions import DiagGaussian
-from metarl.networks.mlp import GaussianMLP
+from metarl.networks.distributions import Distribution
+from metarl.networks.mlp import MLP
+from metarl.networks.protocol import Policy
 from metarl.networks.values import LinearFeatureBaseline
 from metarl.types import Params, Previous, TrajectoryBatch
 
 MOST_STEPS = 1000  # of adaptation; the experience of each is kept for the meta-update
 
-Loss = Callable[[GaussianMLP, Params, TrajectoryBatch], Float[Tensor, ""]]
+Loss = Callable[[Policy, Params, TrajectoryBatch], Float[Tensor, ""]]
 LearnerT = TypeVar("LearnerT", bound="GradientLearner")
 
 
 def adapt(
-    policy: GaussianMLP,
+    policy: Policy,
     params: Params,
     batch: TrajectoryBatch,
     inner_lr: Params,
@@ -46,6 +48,11 @@ def adapt(
     return params | {name: adapting[name] - inner_lr[name] * gradient[name] for name in adapting}
 
 
+def of_each(dist: Distribution, obs: Float[Tensor, "*batch obs"]) -> Any:
+    """A distribution with leaves [*batch act], those that all observations share repeated."""
+    return tree_map(lambda x: x.expand(*obs.shape[:-1], x.shape[-1]), dist)
+
+
 @runtime_checkable
 class HasMeta(Protocol):
     """A learner's state, as far as acting and adapting read it."""
@@ -58,7 +65,8 @@ class HasMeta(Protocol):
 class GradientLearner:
     """A policy that adapts by gradient steps; how its meta-parameters are learned is up to the subclasses."""
 
-    policy: GaussianMLP = field(default_factory=GaussianMLP)
+    policy: Policy = field(default_factory=MLP)
+    """What acts and adapts."""
     baseline: LinearFeatureBaseline = field(default_factory=LinearFeatureBaseline)
     adapt_steps: int = 1
     """Inner gradient steps, each on fresh experience of the policy it starts from; 0: no adaptation."""
@@ -86,17 +94,8 @@ class GradientLearner:
         """The policy that earns most on average over tasks."""
         return replace(self, adapt_steps=0)
 
-    def require_fits(self, spec: EnvSpec) -> None:
-        """Refuses tasks that the policy cannot act in.
-
-        Raises:
-            BadField: discrete actions.
-        """
-        if spec.discrete:
-            raise BadField(f"task has discrete actions: {type(self).__name__}'s policy is Gaussian, use RL2")
-
     def initial_weights(self, spec: EnvSpec, generator: torch.Generator) -> Params:
-        self.require_fits(spec)
+        self.policy.require_fits(spec)
         return self.policy.init(spec, generator)
 
     def split(self, meta: Params) -> tuple[Params, Params]:
@@ -119,8 +118,7 @@ class GradientLearner:
         previous: Previous,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, Params]:
-        mean, log_std = self.policy(actor, obs)
-        dist = DiagGaussian(mean, log_std.expand_as(mean))
+        dist = of_each(self.policy.side_by_side(actor, obs), obs)
         return dist.sample(generator), dist, actor
 
     def credit(self, state: HasMeta, batch: TrajectoryBatch) -> TrajectoryBatch:

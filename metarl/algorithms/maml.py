@@ -31,7 +31,7 @@ from metarl.envs.fields import BadField, require
 from metarl.losses.advantages import center, divisor
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
-from metarl.networks.distributions import mean_std
+from metarl.networks.normalize import updated
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 INNER_LOSSES: dict[str, Loss] = {"lvc": lvc_loss, "dice": dice_loss}
@@ -76,8 +76,9 @@ class MAML(MetaGradientLearner):
 
     def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> tuple[MAMLState, Metrics]:
         meta, optimizer, metrics = self.outer.step(self.problem(batches), state.meta, state.optimizer)
-        metrics["train/policy_std"] = mean_std(meta, self.policy.min_std)
-        return MAMLState(meta, optimizer), metrics
+        if "train/skipped_updates" not in metrics:
+            meta = updated(meta, batches)
+        return MAMLState(meta, optimizer), metrics | self.policy.metrics(meta)
 
     def problem(self, batches: list[TrajectoryBatch]) -> MAMLProblem:
         """The meta-loss of a meta-batch."""

@@ -21,7 +21,7 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import mean_kl, ratio_loss
-from metarl.networks.distributions import mean_std
+from metarl.networks.normalize import updated
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 
@@ -51,18 +51,20 @@ class ProMP(MetaGradientLearner):
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ProMPState:
         meta = self.initial_meta(spec, generator)
-        return ProMPState(meta, {}, meta["log_std"].new_full((self.adapt_steps,), self.kl_penalty))
+        return ProMPState(meta, {}, torch.full((self.adapt_steps,), self.kl_penalty, device=generator.device))
 
     def update(self, state: ProMPState, batches: list[TrajectoryBatch]) -> tuple[ProMPState, Metrics]:
         problem = self.problem(state, batches)
         meta, optimizer, metrics = self.outer.step(problem, state.meta, state.optimizer)
-        metrics["train/policy_std"] = mean_std(meta, self.policy.min_std)
+        metrics |= self.policy.metrics(meta)
         eta = state.kl_penalty
         if self.adapt_steps > 0:
             kl = problem.mean_over_tasks(lambda batches: self._kl(self.path(meta, batches[:-2]), batches[:-1]))
             metrics |= {"train/inner_kl": kl.mean().item(), "train/kl_penalty": eta.mean().item()}
             if self.target_kl > 0 and "train/skipped_updates" not in metrics:
                 eta = adapted_penalty(eta, kl, self.target_kl)
+        if "train/skipped_updates" not in metrics:
+            meta = updated(meta, batches)
         return ProMPState(meta, optimizer, eta), metrics
 
     def problem(self, state: ProMPState, batches: list[TrajectoryBatch]) -> MAMLProblem:

@@ -8,7 +8,7 @@ import torch
 from metarl.algorithms.gradient import GradientLearner
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
-from metarl.networks.distributions import mean_std
+from metarl.networks.normalize import learned, updated
 from metarl.types import Metrics, Params, TrajectoryBatch
 
 
@@ -30,8 +30,8 @@ class Reptile(GradientLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "step_size", above=0)
-        if self.policy.context_size:
-            raise BadField(f"context_size is {self.policy.context_size}: Reptile learns what adapts, use 0")
+        if context_size := getattr(self.policy, "context_size", 0):
+            raise BadField(f"context_size is {context_size}: Reptile learns what adapts, use 0")
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ReptileState:
         return ReptileState(self.initial_weights(spec, generator))
@@ -40,10 +40,10 @@ class Reptile(GradientLearner):
         phi = self.actor(state, batches[0].reward.shape[0])
         for batch in batches:
             phi = self.adapt(state, phi, batch)
-        way = {name: phi[name].mean(0) - theta for name, theta in state.meta.items()}
+        way = {name: phi[name].mean(0) - theta for name, theta in learned(state.meta).items()}
         length = torch.stack([piece.square().sum() for piece in way.values()]).sum().sqrt().item()
         if not length < float("inf"):  # false for NaN
             return state, {"train/skipped_updates": 1.0}
-        meta = {name: theta + self.step_size * way[name] for name, theta in state.meta.items()}
-        std = mean_std(meta, self.policy.min_std)
-        return ReptileState(meta), {"train/meta_gradient_norm": length, "train/policy_std": std}
+        meta = state.meta | {name: state.meta[name] + self.step_size * piece for name, piece in way.items()}
+        metrics = {"train/meta_gradient_norm": length} | self.policy.metrics(meta)
+        return ReptileState(updated(meta, batches)), metrics

@@ -21,7 +21,9 @@ from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_by_step
 from metarl.losses.trials import Chunk, chunks, goes_on, shares, trial_loss
-from metarl.networks.distributions import DiagGaussian, mean_std
+from metarl.networks.distributions import DiagGaussian
+from metarl.networks.normalize import learned, updated
+from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
 from metarl.types import Metrics, Params, Previous, TrajectoryBatch
@@ -48,7 +50,7 @@ class RL2Actor(NamedTuple):
 
 @dataclass(frozen=True)
 class RL2:
-    policy: RecurrentPolicy = field(default_factory=RecurrentPolicy)
+    policy: MemoryPolicy = field(default_factory=RecurrentPolicy)
     baseline: LinearFeatureBaseline | None = None
     """Value function: None is a head on the memory; the linear one is fitted to each batch."""
     baseline_per: Literal["batch", "trial"] = "batch"
@@ -122,7 +124,7 @@ class RL2:
 
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
-        return replace(self, policy=replace(self.policy, memory="none"))
+        return replace(self, policy=self.policy.without_memory())
 
     def require_fits(self, spec: EnvSpec) -> None:
         """Refuses tasks that the policy cannot act in.
@@ -152,15 +154,21 @@ class RL2:
         previous: Previous,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
-        ended = previous.terminated | previous.truncated
-        begins, memory = actor.memory is None, actor.memory
-        reward = previous.reward if begins else self._fed(actor.params, previous.reward)
+        actor, previous = self.beginning(actor, previous)
+        ended, reward = previous.terminated | previous.truncated, self._fed(actor.params, previous.reward)
         inputs = self._inputs(obs, previous.action, reward, ended)
-        if begins:
-            memory = self.policy.empty_memory(inputs.shape[:2].numel(), obs.device)
-        dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), memory)
+        dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), actor.memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
         return dist.sample(generator), dist, RL2Actor(actor.params, memory)
+
+    def beginning(self, actor: RL2Actor, previous: Previous) -> tuple[RL2Actor, Previous]:
+        """At the first step of a trial the empty memory, and the reward that is fed as 0; later what is given."""
+        if actor.memory is not None:
+            return actor, previous
+        memory = self.policy.empty_memory(previous.reward.numel(), previous.reward.device)
+        if REWARD in actor.params:
+            previous = previous._replace(reward=actor.params[REWARD][0].expand_as(previous.reward))
+        return RL2Actor(actor.params, memory), previous
 
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
@@ -197,7 +205,7 @@ class RL2:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
-        leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name != REWARD}
+        leaves = {name: x.clone().requires_grad_() for name, x in learned(state.meta).items() if name != REWARD}
         params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
         if state.optimizer:
@@ -222,15 +230,14 @@ class RL2:
                     sums[name] = sums.get(name, 0.0) + term.item()
         metrics = {name: value / count for name, value in sums.items()}
         metrics["train/learning_rate"] = self.learning_rate * remaining
-        if "log_std" in leaves:
-            metrics["train/policy_std"] = mean_std(leaves, self.policy.min_std)
-        elif isinstance(batch.dist, DiagGaussian):
+        metrics |= self.policy.metrics(params)
+        if "train/policy_std" not in metrics and isinstance(batch.dist, DiagGaussian):
             metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
-        updated = {name: leaf.detach() for name, leaf in params.items()}
+        meta = updated({name: leaf.detach() for name, leaf in params.items()}, batches)
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
-            updated[REWARD] = updated[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
-        return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1), metrics
+            meta[REWARD] = meta[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
+        return RL2State(meta, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
         """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""

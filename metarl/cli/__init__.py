@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from metarl import catalogue
+from metarl.extensions import installed
 from metarl.runs.stopping import install, reinstall
 
 USAGE = """usage: metarl VERB ...
@@ -18,6 +19,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
   plot RUN ...   draw learning curves of runs
   video RUN      film a held-out task before and after adaptation
+  export RUN     adapt to a task in simulation, and write a policy that runs without torch
   list           tasks, learners and presets
   doctor         what this machine can do
 
@@ -44,10 +46,12 @@ def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
     known = None if own_code else catalogue.load()
     if known is not None:
         mistake = catalogue.mistake(verb, arguments[1:], known)
-        if mistake is not None:
+        if (mistake is not None or verb == "list") and installed():
+            known = None  # what other packages add is not in it
+        elif mistake is not None:
             print(f"error: {' '.join(mistake.splitlines())}", file=sys.stderr)
             sys.exit(2)
-        if list(arguments) == ["list"]:
+        elif list(arguments) == ["list"]:
             print(catalogue.table(known))
             return None
     from metarl.cli.verbs import run  # imports torch

@@ -1,5 +1,6 @@
 """The catalogue's content, from the code."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 
 from metarl import catalogue, presets
 from metarl.algorithms import ALGORITHMS, learner_name
-from metarl.cli.parse import choices_of, options_of
+from metarl.cli.parse import choices_of, fields_of, kebab, options_of
 from metarl.cli.train import Train
 from metarl.cli.verbs import VERBS
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
+from metarl.extensions import members
 from metarl.runs.experiment import Experiment
 
 HELP = {"--help": "flag"}
@@ -40,12 +42,11 @@ def describe() -> dict[str, Any]:
 
 
 def learner_options(cls: type) -> dict[str, str]:
-    """The options of a learner, those of every part that it may have among them."""
-    options = options_of(cls)
-    for name, choices in choices_of(cls).items():
-        options[f"--{name}"] = "value"
-        for choice in choices.values():
-            options |= options_of(choice) if choice is not type(None) else {}
+    """The options of a learner or a part of one, those of every part that it may have among them."""
+    options = options_of(cls) | {f"--{kebab(name)}": "value" for name in choices_of(cls)}
+    for hint in fields_of(cls).values():
+        for part in filter(dataclasses.is_dataclass, members(hint)):
+            options |= learner_options(part)
     return options
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import types
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -12,8 +11,11 @@ from typing import Any, TypeVar
 import tyro
 
 from metarl.envs.fields import BadField
+from metarl.extensions import is_open, members
 
 T = TypeVar("T")
+
+FLAT = (tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
 
 
 def parse(form: Any, arguments: Sequence[str] | None, **options: Any) -> Any:
@@ -85,13 +87,13 @@ def without(flag: str, arguments: Sequence[str]) -> list[str]:
     return left
 
 
-def options_of(cls: type, *, skip: Sequence[str] = ()) -> dict[str, str]:
-    """The flat options of a dataclass and of the dataclasses in it: flags take no value, others one or several."""
+def options_of(cls: type, *, skip: Sequence[str] = (), nested: bool = True) -> dict[str, str]:
+    """The flat options of a dataclass and, ``nested``, of those in it: flags take no value, others one or several."""
     options: dict[str, str] = {}
     for name, hint in fields_of(cls, skip=skip).items():
         inner = [member for member in members(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)]
         if len(inner) == len(members(hint)) == 1:
-            options |= options_of(inner[0])
+            options |= options_of(inner[0]) if nested else {}
         elif not inner:
             several = any(typing.get_origin(member) is tuple for member in members(hint))
             kind = "flag" if hint is bool else "values" if several else "value"
@@ -108,29 +110,62 @@ def choices_of(cls: type) -> dict[str, dict[str, type]]:
     return found
 
 
-def choose(value: T, name: str, choice: str) -> T:
+def choose(value: T, name: str, choice: str, arguments: Sequence[str] = ()) -> T:
     """``value`` with one of the dataclasses that its field ``name`` may hold, in that one's defaults.
+
+    Args:
+        arguments: a command line whose options of that dataclass count at once, so that it is never a wrong one.
 
     Raises:
         ValueError: there is no such choice, with those there are.
     """
     known = choices_of(type(value))[name]
     if choice not in known:
-        raise ValueError(f"{name} is {choice!r}: use one of {', '.join(known)}")
+        more = ", or name the file that defines it with --code" if is_open_field(type(value), name) else ""
+        raise ValueError(f"{name} is {choice!r}: use one of {', '.join(known)}{more}")
     if choice_name(type(getattr(value, name))) == choice:
         return value
-    return dataclasses.replace(value, **{name: None if choice == "none" else known[choice]()})  # type: ignore[type-var]
+    part = None
+    if choice != "none":
+        own = [argument for argument in arguments if argument not in ("-h", "--help")]
+        part, _ = parse(known[choice], own, config=FLAT, return_unknown_args=True)
+    return dataclasses.replace(value, **{name: part})  # type: ignore[type-var]
+
+
+def choose_all(value: T, arguments: Sequence[str]) -> tuple[T, list[str]]:
+    """Applies the options that pick a part (``--outer ppo``), those of the parts picked included (``--encoder cnn``).
+
+    Returns:
+        The value with these parts, and the arguments that are left.
+    """
+    left = list(arguments)
+    for name, choices in choices_of(type(value)).items():
+        if (choice := value_of(f"--{name}", left)) is not None:
+            left = without(f"--{name}", left)
+            value = choose(value, name, choice, left)
+        part = getattr(value, name)
+        if type(part) in choices.values() and part is not None:
+            part, left = choose_all(part, left)
+            value = dataclasses.replace(value, **{name: part})  # type: ignore[type-var]
+    return value, left
+
+
+def parts_of(value: Any) -> list[Any]:
+    """A dataclass and every dataclass among its fields, and theirs."""
+    inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return [value, *(part for one in inner if dataclasses.is_dataclass(one) for part in parts_of(one))]
+
+
+def is_open_field(cls: type, name: str) -> bool:
+    """Whether a field may hold classes that others register."""
+    hint = fields_of(cls)[name]
+    return any(map(is_open, (hint, *typing.get_args(hint))))
 
 
 def fields_of(cls: type, *, skip: Sequence[str] = ()) -> dict[str, Any]:
     """The annotations of a dataclass' fields."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.name not in skip}
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
 def choice_name(cls: type) -> str:

@@ -10,7 +10,8 @@ import tyro
 
 from metarl import presets
 from metarl.algorithms import learner_name
-from metarl.cli.parse import choices_of, choose, options_of, parse, value_of, without
+from metarl.cli.parse import FLAT, choices_of, choose_all, options_of, parse, parts_of, value_of, values_of
+from metarl.envs.fields import BadField
 from metarl.envs.registry import TASKS, find_preset
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
@@ -35,7 +36,8 @@ class Train(Generic[TaskT, LearnerT]):
     """Run folder to continue from its newest checkpoint. Of the other options only iterations, the intervals, device,
     physics, num_threads and deterministic may then differ from those of the run."""
     code: Path | None = None
-    """Python file that defines the task, where it is none of this library's; it is run."""
+    """Python file that defines the task, learner or policy, where it is none of this library's; it is run. May be
+    given several times."""
 
 
 def train(arguments: Sequence[str], task: str | None) -> int:
@@ -44,11 +46,12 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     Raises:
         ValueError: an argument that cannot work, or that differs from the run to resume.
     """
-    code, resumed = value_of("--code", arguments), value_of("--resume", arguments)
+    codes, resumed = values_of("--code", arguments), value_of("--resume", arguments)
     recorded = None if resumed is None else load_experiment(Path(resumed), device=value_of("--device", arguments))
     start = start_of(arguments, task, recorded)
+    chosen, arguments = choose_all(start.learner, arguments)
+    start = replace(start, learner=chosen)
     require_distinct_names(start)
-    arguments, start = choose_all(arguments, start)
     arguments = [start.task.name, *arguments]
     form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
@@ -62,16 +65,14 @@ def train(arguments: Sequence[str], task: str | None) -> int:
         require_same(recorded, options.experiment)
     exit_code = execute(options.experiment, run)
     if exit_code == 0:
-        file = code or (sys.argv[0] if type(start.task).__module__ == "__main__" else None)
-        code_option = f" --code {file}" if file else ""
+        of_script = any(type(part).__module__ == "__main__" for part in [start.task, *parts_of(start.learner)])
+        files = codes or ([sys.argv[0]] if of_script else [])
+        code_option = "".join(f" --code {file}" for file in files)
         print(
             f"done: metarl evaluate {run}{code_option} · metarl video {run}{code_option} · "
             f"tensorboard --logdir {run.parent}"
         )
     return exit_code
-
-
-FLAT = (tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
 
 
 def start_of(arguments: Sequence[str], task: str | None, recorded: Experiment | None) -> Experiment:
@@ -109,24 +110,14 @@ def default_learner(task: str) -> str:
     return known[0] if known else "rl2" if find_preset(task).spec.discrete else "maml"
 
 
-def choose_all(arguments: Sequence[str], start: Experiment) -> tuple[list[str], Experiment]:
-    """Applies the options that pick a part of the learner (``--outer ppo``), and takes them out of the arguments."""
-    arguments = list(arguments)
-    for name in choices_of(type(start.learner)):
-        choice = value_of(f"--{name}", arguments)
-        if choice is not None:
-            start = replace(start, learner=choose(start.learner, name, choice))
-            arguments = without(f"--{name}", arguments)
-    return arguments, start
-
-
 def describe(start: Experiment) -> str:
     """What stands above the options in ``metarl train TASK --help``."""
     task, learner = start.task.name, learner_name(type(start.learner))
     known = ", ".join(presets.find(task, learner)) or "none, these are the learner's defaults"
     picks = "".join(
-        f" --{name} {'|'.join(names)} picks the {name} step, whose options are then shown."
-        for name, names in choices_of(type(start.learner)).items()
+        f" --{name} {'|'.join(names)} picks the {name}, whose options are then shown."
+        for part in parts_of(start.learner)
+        for name, names in choices_of(type(part)).items()
     )
     return (
         f"Trains {learner} on {task}. Experiment presets (--preset): {known}. Task presets (--task-preset): "
@@ -138,16 +129,17 @@ def require_distinct_names(start: Experiment) -> None:
     """Options are flat, so that no two fields may share a name.
 
     Raises:
-        ValueError: two do.
+        BadField: two do.
     """
-    parts: dict[str, Any] = {
-        "the experiment": options_of(Train, skip=("experiment",)) | options_of(Experiment, skip=("task", "learner")),
-        "the learner": options_of(type(start.learner)) | {f"--{name}": "" for name in choices_of(type(start.learner))},
-    }
-    for owner, options in parts.items():
-        if shared := options_of(type(start.task)).keys() & options.keys():
-            name = type(start.task).__name__
-            raise ValueError(f"{name} has the field {min(shared)}, which {owner} has, too: rename it")
+    experiment = options_of(Train, skip=("experiment",)) | options_of(Experiment, skip=("task", "learner"))
+    owners = dict.fromkeys(experiment, "the experiment")
+    for part in [*parts_of(start.learner), start.task]:
+        cls = type(part)
+        options = [*options_of(cls, nested=False), *(f"--{name}" for name in choices_of(cls))]
+        for option in options:
+            if option in owners:
+                raise BadField(f"{cls.__name__} has the field {option}, which {owners[option]} has, too: rename it")
+        owners |= dict.fromkeys(options, "the learner" if part is start.learner else cls.__name__)
 
 
 def require_same(recorded: Experiment, asked: Experiment) -> None:

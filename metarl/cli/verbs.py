@@ -15,10 +15,12 @@ import tyro
 from rich.console import Console
 
 from metarl import catalogue
-from metarl.cli.parse import parse, value_of
+from metarl.cli.export import Export
+from metarl.cli.parse import parse, values_of
 from metarl.cli.train import train
 from metarl.envs.camera import find_backend
 from metarl.envs.registry import find_preset
+from metarl.extensions import load_installed
 from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
@@ -43,7 +45,7 @@ class Evaluate:
     full: bool = False
     """Show spread over tasks and interquartile means, too; evaluation.json always has them."""
     code: Path | None = None
-    """Python file that defines the run's task, where it is none of this library's; it is run."""
+    """Python file that defines the run's task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
         evaluate_run(
@@ -68,7 +70,7 @@ class Plot:
     out: Path = Path("curves.png")
     """The picture to write."""
     code: Path | None = None
-    """Python file that defines the runs' task, where it is none of this library's; it is run."""
+    """Python file that defines the runs' task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
         learning_curves(list(self.runs), self.out, tags=self.tag)
@@ -89,7 +91,7 @@ class Video:
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""
     code: Path | None = None
-    """Python file that defines the run's task, where it is none of this library's; it is run."""
+    """Python file that defines the run's task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
         for path in render_run(self.run, task_index=self.task, adapt_steps=self.steps, out=self.out):
@@ -101,7 +103,7 @@ class List:
     """Show every task distribution with its dimensions, the learners, and the presets."""
 
     code: Path | None = None
-    """Python file that defines more tasks; it is run."""
+    """Python file that defines more tasks and learners; it is run."""
 
     def __call__(self, console: Console) -> None:
         from metarl.cli.describe import describe
@@ -138,7 +140,7 @@ def physics_rate(num_steps: int = 50) -> float:
     return num_steps * env.num_tasks * env.num_envs / (time.perf_counter() - began)
 
 
-VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "list": List, "doctor": Doctor}
+VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "export": Export, "list": List, "doctor": Doctor}
 
 
 def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
@@ -151,8 +153,11 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
 
     verb, rest = arguments[0], arguments[1:]
     with errors_in_one_sentence(), ended_by_signals():
-        if (code := value_of("--code", rest)) is not None:
+        if "--code" in rest[-1:]:
+            raise ValueError("--code has no value")
+        for code in values_of("--code", rest):
             run_code(Path(code))
+        load_installed()
         if known is None:
             known = describe()
             if (mistake := catalogue.mistake(verb, rest, known)) is not None:

@@ -4,22 +4,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.networks.mlp import GaussianMLP
+from metarl.networks.protocol import Policy
 from metarl.types import Params, TrajectoryBatch
 
 
-def log_likelihood_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def log_likelihood_loss(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-E[log π(a|s) A]: the inner objective of Finn et al. 2017 (equation 4), score function on fixed samples."""
     log_prob = policy(params, batch.obs).log_prob(batch.action)
     return -mean_over(log_prob * batch.advantage, batch.valid)
 
 
-def ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def ratio_loss(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-E[π(a|s) / π_old(a|s) A]: the surrogate of TRPO (Schulman et al. 2015, equation 14)."""
     return -mean_over(likelihood_ratio(policy, params, batch) * batch.advantage, batch.valid)
 
 
-def lvc_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def lvc_loss(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-E[π(a|s) / ⊥π(a|s) A]: low variance curvature (Rothfuss et al. 2019, section 5).
 
     Its gradient is that of the log-likelihood; its Hessian adds score scoreᵀ, which the log-likelihood's lacks.
@@ -28,7 +28,7 @@ def lvc_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Flo
     return -mean_over(magic_box(log_prob) * batch.advantage, batch.valid)
 
 
-def dice_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def dice_loss(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-E[(□(a_≤t) - □(a_<t)) A_t], over the actions of the episode so far: DiCE (Foerster et al. 2018).
 
     With A_t the sum of the rewards from t on, Σ_t is Foerster's Σ_t □(a_≤t) r_t less a constant; this form, of
@@ -43,7 +43,7 @@ def dice_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Fl
     return -mean_over((magic_box(until - start) - magic_box(before - start)) * batch.advantage, batch.valid)
 
 
-def exploration_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def exploration_loss(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """-Σ log π(a|s) R: E-MAML's credit of the sampling before an inner step (Stadie et al. 2018; Al-Shedivat et al.
     2018, theorem 1). R, in the batch's target, is what the adapted policy earned; log π counts from π_old on.
     """
@@ -51,7 +51,7 @@ def exploration_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch
     return -(log_prob * batch.target).where(batch.valid, 0.0).sum()
 
 
-def clipped_ratio_loss(policy: GaussianMLP, params: Params, batch: TrajectoryBatch, clip: float) -> Float[Tensor, ""]:
+def clipped_ratio_loss(policy: Policy, params: Params, batch: TrajectoryBatch, clip: float) -> Float[Tensor, ""]:
     """PPO's surrogate (Schulman et al. 2017, equation 7): pessimistic outside [1 - clip, 1 + clip]."""
     return clipped_surrogate_loss(policy(params, batch.obs).log_prob(batch.action), batch, clip)
 
@@ -65,12 +65,12 @@ def clipped_surrogate_loss(
     return -mean_over(surrogate, batch.valid)
 
 
-def mean_kl(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
+def mean_kl(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, ""]:
     """E[KL(π_old || π)], π_old the policy that acted."""
     return mean_over(batch.dist.kl(policy(params, batch.obs)), batch.valid)
 
 
-def likelihood_ratio(policy: GaussianMLP, params: Params, batch: TrajectoryBatch) -> Float[Tensor, "env time"]:
+def likelihood_ratio(policy: Policy, params: Params, batch: TrajectoryBatch) -> Float[Tensor, "env time"]:
     return (policy(params, batch.obs).log_prob(batch.action) - batch.log_prob).exp()
 
 

@@ -1,13 +1,31 @@
 """Action distributions as data: NamedTuples of tensors, which ``vmap`` and ``grad`` take as they are."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarl.types import Params
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What a policy answers: a NamedTuple of tensors [*batch act], with these functions of it."""
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
+        """An action; one-hot where it is a choice."""
+
+    def mode(self) -> Float[Tensor, "*batch act"]:
+        """The most likely action."""
+
+    def log_prob(self, action: Float[Tensor, "*batch act"]) -> Float[Tensor, "*batch"]: ...
+
+    def entropy(self) -> Float[Tensor, "*#batch"]: ...
+
+    def kl(self, other: Any) -> Float[Tensor, "*batch"]:
+        """KL(self || other), of its own kind."""
 
 
 class DiagGaussian(NamedTuple):

@@ -1,4 +1,4 @@
-"""Policies as functions of a parameter dict: ``policy(params, obs) -> distribution``, and with memory."""
+"""Policies without memory as functions of a parameter dict: ``policy(params, obs) -> distribution``."""
 
 import itertools
 import math
@@ -11,8 +11,12 @@ from torch import Tensor
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.networks.distributions import DiagGaussian
-from metarl.types import Params
+from metarl.extensions import register
+from metarl.networks.distributions import Categorical, DiagGaussian, mean_std
+from metarl.networks.encoders import Encoder, encode, encoder_params
+from metarl.networks.normalize import initial, normalized
+from metarl.networks.protocol import Policy
+from metarl.types import Metrics, Params
 
 CONTEXT = "context"  # the parameters that alone adapt in CAVIA
 
@@ -20,21 +24,27 @@ MOST_UNITS = 2**14  # of a layer or a memory; the weights between two such layer
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
+@register
 @dataclass(frozen=True)
-class GaussianMLP:
-    """A multilayer perceptron for the mean, and a standard deviation that does not depend on the observation."""
+class MLP(Policy):
+    """A multilayer perceptron whose head follows the actions: :class:`GaussianMLP` where they are continuous,
+    :class:`CategoricalMLP` where they are a choice."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of each hidden layer."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
     init_std: float = 1.0
-    """Standard deviation of every action dimension before training."""
+    """Standard deviation of every continuous action dimension before training."""
     min_std: float = 1e-6
     """The standard deviation never falls below this."""
     context_size: int = 0
     """CAVIA (Zintgraf et al. 2019): this many inputs besides the observation start at 0 in every task and alone adapt;
     0: all parameters adapt."""
+    normalize_obs: bool = False
+    """Standardize observations by their running mean and deviation over the steps of training."""
+    encoder: Encoder | None = None
+    """What the observation passes before the hidden layers: None is nothing, cnn for images."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -43,39 +53,80 @@ class GaussianMLP:
         if not 0 < self.min_std <= self.init_std:
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
+    def require_fits(self, spec: EnvSpec) -> None:
+        if self.encoder is not None:
+            self.encoder.require_fits(spec)
+
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Glorot-uniform weights and zero biases, on the generator's device."""
-        sizes = [spec.obs_dim + self.context_size, *self.hidden_sizes, spec.action_dim]
-        params: Params = {}
+        num_inputs = spec.obs_dim if self.encoder is None else self.encoder.num_features(spec)
+        sizes = [num_inputs + self.context_size, *self.hidden_sizes, spec.action_dim]
+        params: Params = {} if self.encoder is None else encoder_params(self.encoder, spec, generator)
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             bound = math.sqrt(6 / (fan_in + fan_out))
             uniform = torch.rand(fan_in, fan_out, generator=generator, device=generator.device)
             params[f"weight_{layer}"] = (2 * uniform - 1) * bound
             params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
-        params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
-        return params
+        if not spec.discrete:
+            params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
+        return params | (initial(spec, generator.device) if self.normalize_obs else {})
 
     def begin(self, weights: Params) -> Params:
         """The policy that has not adapted: weights, and a context of zeros where there is one."""
         if not self.context_size:
             return weights
-        return weights | {CONTEXT: weights["log_std"].new_zeros(self.context_size)}
+        return weights | {CONTEXT: weights["weight_0"].new_zeros(self.context_size)}
 
     def adapting(self, params: Params) -> list[str]:
-        """The parameters that an inner step moves."""
-        return [CONTEXT] if self.context_size else list(params)
+        return [CONTEXT] if self.context_size else super().adapting(params)
 
-    def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> DiagGaussian:
+    def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> DiagGaussian | Categorical:
         """``params`` is of one policy, or has the leading axes of ``obs`` (one policy a task)."""
-        hidden = obs
+        hidden = normalized(params, obs)
+        if self.encoder is not None:
+            hidden = encode(self.encoder, params, hidden)
         if self.context_size:
             context = params[CONTEXT].unsqueeze(-2)
-            hidden = torch.cat([obs, context.expand(*obs.shape[:-1], self.context_size)], dim=-1)
+            hidden = torch.cat([hidden, context.expand(*obs.shape[:-1], self.context_size)], dim=-1)
         for layer in range(len(self.hidden_sizes) + 1):
             if layer > 0:
                 hidden = ACTIVATIONS[self.activation](hidden)
             hidden = hidden @ params[f"weight_{layer}"] + params[f"bias_{layer}"].unsqueeze(-2)
+        if "log_std" not in params:
+            return Categorical.from_logits(hidden)
         return DiagGaussian(hidden, params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2))
+
+    def side_by_side(self, params: Params, obs: Float[Tensor, "*policy env obs"]) -> DiagGaussian | Categorical:
+        return self(params, obs)
+
+    def metrics(self, params: Params) -> Metrics:
+        return {"train/policy_std": mean_std(params, self.min_std)} if "log_std" in params else {}
+
+
+@register
+@dataclass(frozen=True)
+class GaussianMLP(MLP):
+    """Independent normals around a multilayer perceptron, their deviations the same for every observation."""
+
+    def require_fits(self, spec: EnvSpec) -> None:
+        super().require_fits(spec)
+        if spec.discrete:
+            raise BadField(
+                "policy is GaussianMLP and the task has discrete actions: use CategoricalMLP, or MLP for both"
+            )
+
+
+@register
+@dataclass(frozen=True)
+class CategoricalMLP(MLP):
+    """Softmax of a multilayer perceptron's logits, for actions that are a choice; it has no standard deviation."""
+
+    def require_fits(self, spec: EnvSpec) -> None:
+        super().require_fits(spec)
+        if not spec.discrete:
+            raise BadField(
+                "policy is CategoricalMLP and the task has continuous actions: use GaussianMLP, or MLP for both"
+            )
 
 
 def require_layers(name: str, sizes: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
 """Policies with memory: encoder, memory, and two heads, for the action distribution and the value."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,16 +11,20 @@ from torch.nn.functional import linear
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.networks.distributions import Categorical, DiagGaussian
+from metarl.extensions import register
+from metarl.networks.distributions import Categorical, DiagGaussian, Distribution, mean_std
+from metarl.networks.encoders import Encoder, encode, encoder_params
 from metarl.networks.memory import HEADS, MEMORIES, orthogonal
 from metarl.networks.mlp import MOST_UNITS, require_layers
-from metarl.types import Params
+from metarl.networks.normalize import initial, normalized
+from metarl.networks.protocol import MemoryPolicy
+from metarl.types import Metrics, Params
 
 
 class ActorCritic(NamedTuple):
     """What a policy with memory says of each step, and what it remembers after the last one."""
 
-    dist: DiagGaussian | Categorical
+    dist: Distribution
     """Leaves [batch time act]."""
     value: Float[Tensor, "batch time"]
     """As learned, in units of the learner's choice."""
@@ -28,8 +32,9 @@ class ActorCritic(NamedTuple):
     """Leaves [batch ...]."""
 
 
+@register
 @dataclass(frozen=True)
-class RecurrentPolicy:
+class RecurrentPolicy(MemoryPolicy):
     """Encoder, memory, and two heads on it: action distribution and value (Duan et al. 2016, figure 1)."""
 
     memory: Literal["gru", "lstm", "attention", "none"] = "gru"
@@ -46,6 +51,10 @@ class RecurrentPolicy:
     head: Literal["linear", "tanh"] = "linear"
     """Of continuous actions: a linear mean and one standard deviation for all states, or a mean and a log standard
     deviation of every state, both through tanh: in [-1, 1] (the published code of Meta-World+; init_std is 1)."""
+    normalize_obs: bool = False
+    """Standardize observations by their running mean and deviation over the steps of training."""
+    encoder: Encoder | None = None
+    """What the observation passes before the tanh layers and the memory: None is nothing, cnn for images."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -64,13 +73,19 @@ class RecurrentPolicy:
         """
         if spec.discrete and self.head != "linear":
             raise BadField(f"head is {self.head!r}: the task has discrete actions, use linear")
+        if self.encoder is not None:
+            self.encoder.require_fits(spec)
+
+    def without_memory(self) -> "RecurrentPolicy":
+        return replace(self, memory="none")
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Orthogonal encoder, a policy head near zero (nearly uniform or centered actions), a zero value head."""
         self.require_fits(spec)
         memory = MEMORIES[self.memory]
-        num_inputs = spec.obs_dim + (spec.action_dim + 2 if memory.sees_history else 0)
-        params: Params = {}
+        num_inputs = spec.obs_dim if self.encoder is None else self.encoder.num_features(spec)
+        num_inputs += spec.action_dim + 2 if memory.sees_history else 0
+        params: Params = {} if self.encoder is None else encoder_params(self.encoder, spec, generator)
         for layer, size in enumerate(self.encoder_sizes):
             params[f"encoder.weight_{layer}"] = orthogonal(size, num_inputs, generator)
             params[f"encoder.bias_{layer}"] = torch.zeros(size, device=generator.device)
@@ -84,7 +99,7 @@ class RecurrentPolicy:
         params["value.bias"] = torch.zeros(1, device=generator.device)
         if not spec.discrete and self.head == "linear":
             params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
-        return params
+        return params | (initial(spec, generator.device) if self.normalize_obs else {})
 
     def inputs(
         self,
@@ -103,7 +118,7 @@ class RecurrentPolicy:
         return MEMORIES[self.memory].empty(batch, self.memory_size, device)
 
     def __call__(self, params: Params, inputs: Float[Tensor, "batch time in"], memory: Any) -> ActorCritic:
-        x = inputs
+        x = self._observed(params, inputs)
         for layer in range(len(self.encoder_sizes)):
             x = torch.tanh(linear(x, params[f"encoder.weight_{layer}"], params[f"encoder.bias_{layer}"]))
         weights = {name.removeprefix("memory."): value for name, value in params.items() if name.startswith("memory.")}
@@ -118,3 +133,16 @@ class RecurrentPolicy:
             return ActorCritic(Categorical.from_logits(head), value, memory)
         log_std = params["log_std"].clamp(min=smallest).expand_as(head)
         return ActorCritic(DiagGaussian(head, log_std), value, memory)
+
+    def _observed(self, params: Params, inputs: Float[Tensor, "batch time in"]) -> Float[Tensor, "batch time out"]:
+        """The inputs, their observation normalized and encoded."""
+        if not (self.normalize_obs or self.encoder):
+            return inputs
+        num_actions = len(params["policy.bias"]) // (2 if self.head == "tanh" else 1)
+        num_history = num_actions + 2 if MEMORIES[self.memory].sees_history else 0
+        obs, history = inputs.split([inputs.shape[-1] - num_history, num_history], dim=-1)
+        obs = normalized(params, obs)
+        return torch.cat([obs if self.encoder is None else encode(self.encoder, params, obs), history], dim=-1)
+
+    def metrics(self, params: Params) -> Metrics:
+        return {"train/policy_std": mean_std(params, self.min_std)} if "log_std" in params else {}

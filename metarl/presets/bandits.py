@@ -2,10 +2,14 @@
 
 An episode is one pull, so a trial of n pulls has n episodes. ``metarl evaluate`` prints the bandit algorithms, the
 Bayes-optimal value where it can be computed, and the paper's numbers beside the result.
+
+MAML's ``tuned`` pulls 20 times, takes one gradient step, and pulls again.
 """
 
+from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import find_preset
+from metarl.networks.mlp import CategoricalMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
 
@@ -48,4 +52,13 @@ RL2_PRESETS = {
     "n500_k50": bandit(500, 50, trials=100, iterations=200),
 }
 
-PRESETS = (RL2_PRESETS,)
+MAML_PRESETS = {
+    "tuned": Experiment(
+        task=find_preset("bandit", "k5"),
+        learner=MAML(policy=CategoricalMLP((64, 64)), inner_lr=1.0),
+        num_tasks=40,
+        eval_tasks=200,
+    )
+}
+
+PRESETS = (RL2_PRESETS, MAML_PRESETS)

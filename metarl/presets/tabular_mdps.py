@@ -1,11 +1,13 @@
 """RL² on random tabular MDPs: ``n<episodes>``, as in Duan et al. 2016 (table 2).
 
 ``metarl evaluate`` prints the exploration algorithms, the value of knowing the MDP, and the paper's numbers beside the
-result.
+result. MAML's ``tuned`` plays 20 episodes, takes one gradient step, and plays again.
 """
 
+from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import find_preset
+from metarl.networks.mlp import CategoricalMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
 
@@ -43,4 +45,13 @@ RL2_PRESETS = {
     "n100": tabular_mdp(100, trials=48, iterations=200),
 }
 
-PRESETS = (RL2_PRESETS,)
+MAML_PRESETS = {
+    "tuned": Experiment(
+        task=find_preset("tabular_mdp"),
+        learner=MAML(policy=CategoricalMLP((64, 64)), inner_lr=0.3),
+        num_tasks=40,
+        eval_tasks=200,
+    )
+}
+
+PRESETS = (RL2_PRESETS, MAML_PRESETS)

@@ -1,6 +1,7 @@
-"""A file of a user's that defines tasks, run because the user named it; a run folder never does."""
+"""A file of a user's, of tasks, learners or policies, run because the user named it; a run folder never does."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ def run_code(path: Path | None) -> None:
     """
     if path is None:
         return
-    spec = importlib.util.spec_from_file_location("code_of_a_user", path)
+    name = "code_of_a_user_" + re.sub(r"\W", "_", path.stem)  # apart from others', and from modules of this name
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"code is {path}: there is no such Python file")
     folder = str(path.resolve().parent)

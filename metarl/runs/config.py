@@ -2,10 +2,11 @@
 
 import dataclasses
 import reprlib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from metarl.extensions import is_open, members
 
 T = TypeVar("T")
 
@@ -58,19 +59,24 @@ def _name(value: Any) -> str:
 
 
 def _decode(name: str, hint: Any, value: Any) -> Any:
-    members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    tuples = [typing.get_args(member) for member in members if typing.get_origin(member) is tuple]
+    allowed = members(hint)
+    tuples = [typing.get_args(member) for member in allowed if typing.get_origin(member) is tuple]
     if isinstance(value, Mapping):
-        for member in members:
+        for member in allowed:
             if isinstance(member, type) and member.__name__ == value.get(CLASS):
                 return from_json(member, value)
-        known = ", ".join(getattr(member, "__name__", str(member)) for member in members)
-        raise ValueError(f"{name} is of the class {_name(value.get(CLASS))}: use {known}")
+        known = ", ".join(getattr(member, "__name__", str(member)) for member in allowed)
+        found = f"{name} is of the class {_name(value.get(CLASS))}"
+        if any(map(is_open, (hint, *typing.get_args(hint)))):
+            raise ValueError(
+                f"{found}, defined nowhere here: use {known}, or name the file that defines it with --code"
+            )
+        raise ValueError(f"{found}: use {known}")
     for items in tuples if isinstance(value, list) else ():
         if Ellipsis in items or len(items) == len(value):
             return tuple(_decode(name, items[0], item) for item in value)
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value
-    if type(value) in members or (float in members and type(value) is int):
+    if type(value) in allowed or (float in allowed and type(value) is int):
         return value
     raise ValueError(f"{name} is {reprlib.repr(value)}: it needs a {hint}")

@@ -79,7 +79,7 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
         if self.seed == HELD_OUT_SEED:
             raise BadField(f"seed is {self.seed}: use another one, the held-out tasks are drawn from it")
-        if (require_fits := getattr(self.learner, "require_fits", None)) is not None:  # of some policies
+        if (require_fits := getattr(getattr(self.learner, "policy", None), "require_fits", None)) is not None:
             require_fits(self.task.spec)
         annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule
         if 0 < annealed < self.iterations:

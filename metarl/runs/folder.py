@@ -17,6 +17,7 @@ import torch
 
 from metarl.algorithms import ALGORITHMS
 from metarl.envs.registry import TASKS
+from metarl.extensions import load_installed
 from metarl.runs import checkpoint
 from metarl.runs.config import CLASS, decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
@@ -99,7 +100,7 @@ def _require_readable(experiment: Experiment) -> None:
     """
     learner, task = type(experiment.learner), type(experiment.task)
     if ALGORITHMS.get(learner.__name__) is not learner:
-        raise ValueError(f"learner is a {learner.__name__}: add it to metarl.ALGORITHMS, by which runs are opened")
+        raise ValueError(f"learner is a {learner.__name__}: register it with metarl.register, by which runs are opened")
     if TASKS.get(task.name) is not task:
         raise ValueError(f"task is a {task.__name__}: give it a name of its own, by which runs are opened")
     if _experiment_from(json.loads(json.dumps(to_json(experiment)))) != experiment:
@@ -149,6 +150,7 @@ def _class_in(config: Any, name: str) -> str:
 
 def _experiment_from(config: Any) -> Experiment:
     """The inverse of ``to_json``, tasks and learners by the names of their classes."""
+    load_installed()
     tasks = {cls.__name__: cls for cls in TASKS.values()}
     kind, algorithm = (_class_in(config, name) for name in ("task", "learner"))
     if kind not in tasks:
@@ -157,7 +159,9 @@ def _experiment_from(config: Any) -> Experiment:
         )
     task = from_json(tasks[kind], config["task"])
     if algorithm not in ALGORITHMS:
-        raise ValueError(f"its learner, {algorithm}, is none of {', '.join(ALGORITHMS)}")
+        raise ValueError(
+            f"its learner, {algorithm}, is none of {', '.join(ALGORITHMS)}: name the file that defines it with --code"
+        )
     learner = from_json(ALGORITHMS[algorithm], config["learner"])
     rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
     return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))

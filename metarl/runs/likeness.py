@@ -66,7 +66,7 @@ def require_adam(meta: Mapping[str, Tensor], optimizer: Any) -> None:
     if list(moments) != list(range(len(moments))) or list(group["params"]) != list(moments):
         raise ValueError("the optimizer has no moments for some parameters")
     unlearned = len(shapes) - len(found)  # the statistics behind the parameters
-    if unlearned not in (0, 1) or found != shapes[: len(found)]:
+    if unlearned not in (0, 1, 2) or found != shapes[: len(found)]:
         raise ValueError(f"the optimizer's moments are of {found}, the parameters of {shapes}")
     for index, moment in moments.items():
         for name in ("exp_avg", "exp_avg_sq"):

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -50,12 +51,13 @@ class ScalarLog:
 
 
 class ProgressDisplay:
-    """A live bar on a terminal, one plain line an iteration elsewhere."""
+    """A live bar on a terminal, one line that changes in a notebook, and one plain line an iteration elsewhere."""
 
     def __init__(self, total: int, *, start: int, console: Console) -> None:
         self._total, self._start, self._console = total, start, console
         self._began = time.monotonic()
         self._bar: Progress | None = None
+        self._line: Any = None  # of a notebook
         if console.is_terminal:
             columns = (
                 BarColumn(),
@@ -76,7 +78,9 @@ class ProgressDisplay:
         earned = f"return before {before:.2f} after {after:.2f}" if trial is None else f"return of a trial {trial:.2f}"
         skipped = "  update skipped" if metrics.get("train/skipped_updates") else ""
         text = f"{earned}{skipped}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
-        if self._bar is None:
+        if self._console.is_jupyter and not self._console.quiet:
+            self._show_in_notebook(f"iteration {complete}/{self._total}  {text}")
+        elif self._bar is None:
             self._console.print(f"iteration {complete}/{self._total}  {text}", highlight=False, soft_wrap=True)
         else:
             self._bar.update(self._task, completed=complete, description=text)
@@ -84,6 +88,19 @@ class ProgressDisplay:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def _show_in_notebook(self, text: str) -> None:
+        """A saved notebook keeps the last line alone."""
+        from IPython.display import TextDisplayObject, display
+
+        class Line(TextDisplayObject):
+            def __repr__(self) -> str:
+                return str(self.data)
+
+        if self._line is None:
+            self._line = display(Line(text), display_id=True)
+        else:
+            self._line.update(Line(text))
 
 
 def _clock(seconds: float) -> str:

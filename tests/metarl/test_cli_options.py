@@ -178,17 +178,18 @@ def own_files(tmp_path: Path) -> Iterator[Any]:
     TASKS.update(before)
 
 
-def test_the_last_file_of_code_is_run(
+def test_every_file_of_code_is_run(
     own_files: Any, started: list[Experiment], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ["--code", own_files("own_first"), "--code", own_files("own_second")]
-    cli.main(["train", "own_second", *files])
-    assert started[0].task.name == "own_second"
-    assert f"--code {files[-1]}" in capsys.readouterr().out
-    said = refusal(capsys, "own_first", *files)  # its file is not run
-    assert said.startswith("task is 'own_first': ")
-    assert "own_second" in said
+    files = ["--code", own_files("own_first"), f"--code={own_files('own_second')}"]
+    for task in ("own_first", "own_second"):
+        cli.main(["train", task, *files])
+        assert started[-1].task.name == task
+    assert f"--code {files[1]} {files[2].replace('=', ' ')}" in capsys.readouterr().out
+    said = refusal(capsys, "own_third", *files)
+    assert said.startswith("task is 'own_third': ")
     assert said.endswith("or name the file that defines it with --code")
+    assert refusal(capsys, "own_first", "--code") == "--code has no value"
 
 
 def test_value_of_takes_the_last_and_without_takes_all() -> None:

@@ -12,10 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metarl import cli, presets
 from metarl.algorithms import ALGORITHMS, learner_name
-from metarl.algorithms.maml import MAML
 from metarl.cli.train import require_distinct_names
-from metarl.envs.fields import BadField
-from metarl.envs.registry import TASKS, find_preset
+from metarl.envs.registry import TASKS
 
 TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "10", "--iterations", "2"]
 TINY += ["--eval-interval", "1", "--eval-tasks", "2", "--num-threads", "1"]
@@ -25,11 +23,7 @@ CORNERS += [("maml", name) for name in ("fomaml", "emaml", "dice", "lvc", "meta_
 OWN = {"rl2": ["--episodes", "4"], "es_maml": ["--pairs", "1"]}  # trials of 2 episodes
 
 
-def is_discrete(task: str) -> bool:
-    return find_preset(task).spec.discrete
-
-
-PAIRS = [(task, learner) for task in sorted(TASKS) for learner in LEARNERS if learner == "rl2" or not is_discrete(task)]
+PAIRS = [(task, learner) for task in sorted(TASKS) for learner in LEARNERS]
 WITH_PRESETS = [(task, learner) for task, learner in PAIRS if presets.find(task, learner)]
 BARE = list(zip([task for task in sorted(TASKS) if not presets.learners(task)], cycle(LEARNERS), strict=False))
 
@@ -126,16 +120,17 @@ def test_every_pair_has_a_start_and_options_of_distinct_names(task: str, learner
     require_distinct_names(start)
 
 
-@pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("task", [task for task in sorted(TASKS) if is_discrete(task)])
-@pytest.mark.parametrize("learner", [learner for learner in LEARNERS if learner != "rl2"])
-def test_learners_of_gradients_refuse_discrete_actions(run: Run, task: str, learner: str, tmp_path: Path) -> None:
-    found = run(task, "--learner", learner)
+@pytest.mark.parametrize("task", ["bandit", "tabular_mdp", "cartpole_mass"])
+def test_the_policy_follows_the_actions_and_another_kind_is_refused(run: Run, task: str, tmp_path: Path) -> None:
+    found = run(task, "--learner", "maml", "--policy", "gaussian-mlp")
     assert found.code == 2
-    (line,) = found.err.splitlines()
-    assert line.startswith("error: ")
-    assert "discrete actions" in line
+    said = "policy is GaussianMLP and the task has discrete actions: use CategoricalMLP, or MLP for both"
+    assert found.err == f"error: {said}\n"
     assert list(tmp_path.iterdir()) == []
+    found = run(task, "--learner", "maml", *TINY[:6], "--iterations", "1", "--eval-interval", "0", "--name", "tiny")
+    assert found.code == 0, found.err
+    policy = json.loads((tmp_path / "runs" / "tiny" / "config.json").read_text())["learner"]["policy"]
+    assert policy["class"] in ("MLP", "CategoricalMLP")
 
 
 @pytest.mark.parametrize("outer", ["trpo", "ppo", "gradient"])
@@ -164,11 +159,6 @@ def test_a_learning_rate_that_would_end_at_zero_too_early_is_refused(run: Run) -
     found = run("bandit", "--learner", "rl2", "--anneal-updates", "5", "--iterations", "6")
     assert found.code == 2
     assert "iterations is 6: use at most anneal_updates (5)" in found.err
-
-
-def test_maml_refuses_discrete_actions() -> None:
-    with pytest.raises(BadField, match="discrete actions"):
-        MAML().init(find_preset("bandit").spec, torch.Generator())
 
 
 BAD_INPUT = [

@@ -375,7 +375,7 @@ class NamelessTask(HalfCheetahDir):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learner": OwnMAML()}, "learner is a OwnMAML: add it to metarl.ALGORITHMS"),
+        ({"learner": OwnMAML()}, "learner is a OwnMAML: register it with metarl.register"),
         ({"task": NamelessTask()}, "task is a NamelessTask: give it a name of its own"),
     ],
 )

@@ -17,6 +17,7 @@ from metarl.cli import train as front
 from metarl.cli.parse import parse
 from metarl.cli.verbs import VERBS, run
 from metarl.envs.registry import TASKS
+from metarl.extensions import PARTS
 from metarl.runs.code import run_code
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +48,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder that looks like a checkout; what is registered inside is forgotten afterwards."""
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
-    registries = (TASKS, ALGORITHMS, gymnasium.registry, presets._KNOWN)
+    registries = (TASKS, ALGORITHMS, gymnasium.registry, presets._KNOWN, *PARTS.values())
     before = [dict(registry) for registry in registries]
     yield tmp_path
     for registry, known in zip(registries, before, strict=True):

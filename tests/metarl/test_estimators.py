@@ -1,10 +1,11 @@
 """The meta-gradient on a Markov decision process small enough to enumerate.
 
-2 states, 2 actions, ``HORIZON`` steps, a softmax policy with a table of logits theta [state, action]. An inner step
-sees ``NUM_SAMPLES`` episodes. Every pair of episodes that could be sampled is one *task* of the production code, and
-the adapted policy's batch holds every episode once; advantages carry the probabilities. So ``MAMLProblem.gradient``
-returns the expectation of an estimator to rounding. The right-hand sides use no library code: dynamic programming for
-the return, and scores and Hessians of log-softmax written out.
+2 states, 2 actions, ``HORIZON`` steps, and CategoricalMLP without hidden layers: observations are one-hot, so that its
+weights are a table of logits theta [state, action], to which it adds a bias of the action. An inner step sees
+``NUM_SAMPLES`` episodes. Every pair of episodes that could be sampled is one *task* of the production code, and the
+adapted policy's batch holds every episode once; advantages carry the probabilities. So ``MAMLProblem.gradient`` returns
+the expectation of an estimator to rounding. The right-hand sides use no library code: dynamic programming for the
+return, and scores and Hessians of log-softmax written out.
 
 The inner loss and the surrogate are means over steps, so V below is the return divided by the horizon.
 """
@@ -26,7 +27,7 @@ from metarl.algorithms.promp import ProMP, ProMPState
 from metarl.losses.optim import flatten
 from metarl.losses.policy_gradient import dice_loss, log_likelihood_loss, ratio_loss
 from metarl.networks.distributions import Categorical
-from metarl.networks.mlp import GaussianMLP
+from metarl.networks.mlp import CategoricalMLP, GaussianMLP
 from metarl.types import Params, TrajectoryBatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,14 +40,25 @@ INNER_LR = 3.0  # of a mean over steps: a whole step of the policy gradient
 
 
 @dataclass(frozen=True)
-class TabularPolicy(GaussianMLP):
-    """Softmax of a table of logits; observations and actions are one-hot."""
+class TabularPolicy(CategoricalMLP):
+    """Its table alone adapts; the bias stays."""
 
-    def __call__(self, params: Params, obs: Tensor) -> Categorical:
-        return Categorical.from_logits(obs @ params["theta"])
+    def adapting(self, params: Params) -> list[str]:
+        return ["weight_0"]
 
 
-POLICY = TabularPolicy()
+POLICY, WITH_BIAS = TabularPolicy(()), CategoricalMLP(())
+ALONE = torch.eye(STATES * ACTIONS, dtype=torch.float64)  # how far a slope moves the logits: those of the table itself,
+TOGETHER = ALONE + torch.eye(ACTIONS, dtype=torch.float64).repeat(STATES, STATES)  # and, by the bias, every state's
+
+
+def weights(theta: Tensor) -> Params:
+    return {"weight_0": theta, "bias_0": torch.zeros(ACTIONS, dtype=torch.float64)}
+
+
+def logits(params: Params) -> Tensor:
+    """The table that these make [... state action]."""
+    return params["weight_0"] + params["bias_0"].unsqueeze(-2)
 
 
 class Episodes(NamedTuple):
@@ -118,9 +130,10 @@ def scores(theta: Tensor, episodes: Episodes) -> Tensor:
     return episodes.obs.unsqueeze(-1) * (episodes.action - theta.softmax(-1)[episodes.obs.argmax(-1)]).unsqueeze(-2)
 
 
-def inner_step(theta: Tensor, episodes: Episodes) -> Tensor:
+def inner_step(theta: Tensor, episodes: Episodes, moves: Tensor) -> Tensor:
     """theta + lr * mean over steps of score times advantage; ``episodes`` is one row's sample."""
-    return theta + INNER_LR * (scores(theta, episodes) * episodes.advantage[..., None, None]).mean((0, 1))
+    slope = (scores(theta, episodes) * episodes.advantage[..., None, None]).mean((0, 1))
+    return theta + INNER_LR * (moves @ slope.flatten()).view_as(theta)
 
 
 def inner_hessian(theta: Tensor, episodes: Episodes, kind: str) -> Tensor:
@@ -140,22 +153,22 @@ def inner_hessian(theta: Tensor, episodes: Episodes, kind: str) -> Tensor:
     return (terms * episodes.advantage[..., None, None]).mean(1)
 
 
-def expected_gradient(kind: str) -> Tensor:
+def expected_gradient(kind: str, moves: Tensor = ALONE) -> Tensor:
     """Of each estimator with ``NUM_SAMPLES`` episodes, theta [state action]: no library code."""
     theta = THETA.clone().requires_grad_()
     log_prob = ALL.log_prob(theta)[PAIRS].sum(1)
     weight = DYNAMICS[PAIRS].prod(1) * log_prob.exp()
     if kind in ("emaml", "maml"):
-        phi = vmap(lambda obs, action: inner_step(theta, Episodes(obs, action)))(*ALL.rows(PAIRS))
+        phi = vmap(lambda obs, action: inner_step(theta, Episodes(obs, action), moves))(*ALL.rows(PAIRS))
         earned = vmap(value)(phi)
         weight = weight if kind == "emaml" else weight.detach()
         return torch.autograd.grad((weight * earned).sum(), theta)[0]
     with torch.no_grad():
-        phi = vmap(lambda obs, action: inner_step(THETA, Episodes(obs, action)))(*ALL.rows(PAIRS))
+        phi = vmap(lambda obs, action: inner_step(THETA, Episodes(obs, action), moves))(*ALL.rows(PAIRS))
         slope = vmap(grad(value))(phi).flatten(1)
         if kind != "fomaml":
             hessian = inner_hessian(THETA, ALL, kind)[PAIRS].mean(1)
-            slope = slope + INNER_LR * torch.einsum("pij,pi->pj", hessian, slope)
+            slope = slope + INNER_LR * torch.einsum("pij,pi->pj", hessian, slope @ moves)
         return (weight.unsqueeze(1) * slope).sum(0).view_as(THETA)
 
 
@@ -164,8 +177,7 @@ def expected_gradient(kind: str) -> Tensor:
 
 def as_batch(theta: Tensor, episodes: Episodes, advantage: Tensor) -> TrajectoryBatch:
     """Episodes [task env time ...] of the policies theta [task state action]."""
-    logits = episodes.obs @ theta.unsqueeze(1)
-    dist = Categorical.from_logits(logits)
+    dist = Categorical.from_logits(episodes.obs @ theta.unsqueeze(1))
     zeros = torch.zeros_like(advantage)
     never = zeros.bool()
     return TrajectoryBatch(
@@ -185,23 +197,23 @@ def as_batch(theta: Tensor, episodes: Episodes, advantage: Tensor) -> Trajectory
     )
 
 
-def learner_of(kind: str) -> MAML:
-    return MAML(policy=POLICY, inner_lr=INNER_LR, estimator=kind)
+def learner_of(kind: str, policy: CategoricalMLP = POLICY) -> MAML:
+    return MAML(policy=policy, inner_lr=INNER_LR, estimator=kind)
 
 
-def enumerated_problem(kind: str) -> MAMLProblem:
+def enumerated_problem(kind: str, policy: CategoricalMLP) -> MAMLProblem:
     """Every pair of episodes a task; the adapted policies' batches hold every episode, all weighted as likely."""
     pre_episodes = ALL.rows(PAIRS)
-    learner = learner_of("lvc" if kind == "promp" else kind)
+    learner = learner_of("lvc" if kind == "promp" else kind, policy)
     theta = THETA.expand(len(PAIRS), STATES, ACTIONS)
     pre = as_batch(theta, pre_episodes, pre_episodes.advantage)
-    phi = vmap(lambda batch: learner.adapted({"theta": THETA}, [batch])["theta"])(pre)
+    phi = vmap(lambda batch: logits(learner.adapted(weights(THETA), [batch])))(pre)
     rows = (DYNAMICS[PAIRS] * ALL.log_prob(THETA).exp()[PAIRS]).prod(1) * len(PAIRS)
     every = Episodes(*(x.expand(len(PAIRS), *x.shape) for x in ALL))
     likely = vmap(probability)(phi) * len(DYNAMICS) * rows.unsqueeze(1)
     post = as_batch(phi, every, every.advantage * likely.unsqueeze(-1))
     if kind == "promp":
-        promp = ProMP(policy=POLICY, inner_lr=INNER_LR)
+        promp = ProMP(policy=policy, inner_lr=INNER_LR)
         return promp.problem(ProMPState({}, {}, torch.zeros(1, dtype=torch.float64)), [pre, post])
     if kind != "emaml":
         return learner.problem([pre, post])
@@ -212,14 +224,18 @@ def enumerated_problem(kind: str) -> MAMLProblem:
 KINDS = ["maml", "fomaml", "emaml", "dice", "lvc"]
 
 
+@pytest.mark.parametrize(("policy", "moves"), [(POLICY, ALONE), (WITH_BIAS, TOGETHER)], ids=["table", "with bias"])
 @pytest.mark.parametrize("kind", [*KINDS, "promp"])
-def test_the_expectation_of_each_estimator_is_its_own_formula_and_no_other(kind: str):
+def test_the_expectation_of_each_estimator_is_its_own_formula_and_no_other(
+    kind: str, policy: CategoricalMLP, moves: Tensor
+):
     """emaml's is the exact meta-gradient, differentiated as a whole; the others' are products of Hessian and slope."""
-    gradient, _ = enumerated_problem(kind).gradient({"theta": THETA}, ratio_loss)
+    gradient, _ = enumerated_problem(kind, policy).gradient(weights(THETA), ratio_loss)
     own = "lvc" if kind == "promp" else kind
-    torch.testing.assert_close(-gradient["theta"], expected_gradient(own), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(-gradient["weight_0"], expected_gradient(own, moves), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(gradient["bias_0"], gradient["weight_0"].sum(0), rtol=1e-10, atol=1e-13)
     for other in set(KINDS) - {own}:
-        assert (gradient["theta"] + expected_gradient(other)).norm() > 1e-2 * gradient["theta"].norm()
+        assert (gradient["weight_0"] + expected_gradient(other, moves)).norm() > 1e-2 * gradient["weight_0"].norm()
 
 
 def limit_of(kind: str) -> Tensor:
@@ -244,14 +260,14 @@ def test_with_endless_samples_dice_alone_finds_the_gradient_of_the_exact_inner_s
     learner = learner_of(kind)
     likely = probability(THETA)[:, None] * len(DYNAMICS)
     pre = as_batch(THETA.unsqueeze(0), Episodes(*(x.unsqueeze(0) for x in ALL)), (ALL.advantage * likely).unsqueeze(0))
-    phi = vmap(lambda batch: learner.adapted({"theta": THETA}, [batch])["theta"])(pre)
+    phi = vmap(lambda batch: logits(learner.adapted(weights(THETA), [batch])))(pre)
     torch.testing.assert_close(phi[0], THETA + INNER_LR * grad(value)(THETA), rtol=1e-10, atol=0)
     likely = probability(phi[0])[:, None] * len(DYNAMICS)
     post = as_batch(phi, Episodes(*(x.unsqueeze(0) for x in ALL)), (ALL.advantage * likely).unsqueeze(0))
-    gradient, _ = learner.problem([pre, post]).gradient({"theta": THETA}, ratio_loss)
-    torch.testing.assert_close(-gradient["theta"], limit_of(kind), rtol=1e-10, atol=1e-13)
+    gradient, _ = learner.problem([pre, post]).gradient(weights(THETA), ratio_loss)
+    torch.testing.assert_close(-gradient["weight_0"], limit_of(kind), rtol=1e-10, atol=1e-13)
     exact = grad(lambda theta: value(theta + INNER_LR * grad(value)(theta)))(THETA)
-    error = ((-gradient["theta"] - exact).norm() / exact.norm()).item()
+    error = ((-gradient["weight_0"] - exact).norm() / exact.norm()).item()
     assert error < 1e-10 if kind == "dice" else error > 0.02
 
 
@@ -279,15 +295,13 @@ def test_dice_with_rewards_to_go_is_foersters_sum_over_rewards():
         return (total - batch.reward.sum()) / batch.reward.numel()
 
     def ours(theta: Tensor) -> Tensor:
-        return -dice_loss(POLICY, {"theta": theta}, batch)
+        return -dice_loss(POLICY, weights(theta), batch)
 
     for f, g in ((ours, foerster), (grad(ours), grad(foerster))):
         torch.testing.assert_close(f(THETA), g(THETA), rtol=1e-12, atol=1e-14)
     hessians = [torch.autograd.functional.hessian(f, THETA).view(4, 4) for f in (ours, foerster)]
     torch.testing.assert_close(*hessians, rtol=1e-12, atol=1e-14)
-    unlike = torch.autograd.functional.hessian(
-        lambda theta: -log_likelihood_loss(POLICY, {"theta": theta}, batch), THETA
-    )
+    unlike = torch.autograd.functional.hessian(lambda theta: -log_likelihood_loss(POLICY, weights(theta), batch), THETA)
     assert (unlike.view(4, 4) - hessians[1]).norm() > 0.1 * hessians[1].norm()
 
 
@@ -324,7 +338,7 @@ def sampled_gradients(
     theta = THETA.expand(num_tasks, STATES, ACTIONS)
     pre_episodes = sampled(theta, horizon, num_episodes, generator)
     pre = as_batch(theta, pre_episodes, pre_episodes.advantage)
-    phi = vmap(lambda batch: learner.adapted({"theta": THETA}, [batch])["theta"])(pre)
+    phi = vmap(lambda batch: logits(learner.adapted(weights(THETA), [batch])))(pre)
     post_episodes = sampled(phi, horizon, num_episodes, generator)
     post = as_batch(phi, post_episodes, post_episodes.advantage)
     problem = MAMLProblem(learner, [pre, post])
@@ -335,7 +349,7 @@ def sampled_gradients(
         problem = MAMLProblem(learner, [pre, post], learner.sampling_loss)
 
     def one_task(batches: list[TrajectoryBatch]) -> Tensor:
-        return grad(lambda theta: problem.loss_and_phi({"theta": theta}, batches, ratio_loss)[0])(THETA).flatten()
+        return grad(lambda theta: problem.loss_and_phi(weights(theta), batches, ratio_loss)[0])(THETA).flatten()
 
     return -vmap(one_task)([pre, post])
 

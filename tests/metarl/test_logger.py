@@ -207,3 +207,27 @@ def test_the_time_left_is_written_in_hours(monkeypatch: pytest.MonkeyPatch, seco
     moments = iter([0.0, seconds])
     monkeypatch.setattr("metarl.runs.logger.time.monotonic", lambda: next(moments))
     assert show(0, range(1), total=2).rstrip().endswith(f"ETA {clock}")
+
+
+def test_a_notebook_gets_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, line: object) -> None:
+            shown[-1] = repr(line)
+
+    def display(line: object, *, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(repr(line))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    text = io.StringIO()
+    for quiet in (False, True):
+        bar = ProgressDisplay(1000, start=0, console=Console(file=text, force_jupyter=True, quiet=quiet))
+        for iteration in range(3):
+            bar.update(iteration, METRICS)
+        bar.close()
+    assert len(shown) == 1
+    assert shown[0].startswith("iteration 3/1000  return before -12.35 after 67.89  54,322 steps/s  ETA ")
+    assert text.getvalue() == ""
