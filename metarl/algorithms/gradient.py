@@ -11,7 +11,7 @@ from torch.func import grad, vmap
 from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require, require_numbers
+from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import Divisor, discounted_returns, gae, normalize
 from metarl.losses.policy_gradient import log_likelihood_loss
 from metarl.networks.distributions import Distribution
