@@ -28,7 +28,7 @@ def base(learner: str) -> Experiment:
 
 def changed(experiment: Experiment, **fields: Any) -> Experiment:
     """The same with other fields of the learner."""
-    return replace(experiment, learner=replace(experiment.learner, **fields))
+    return replace(experiment, learner=replace(experiment.learner, **fields))  # type: ignore[type-var]
 
 
 def with_policy(experiment: Experiment, **fields: Any) -> Experiment:

@@ -126,14 +126,6 @@ class RL2:
         """PPO on all tasks jointly: the same learner without memory."""
         return replace(self, policy=self.policy.without_memory())
 
-    def require_fits(self, spec: EnvSpec) -> None:
-        """Refuses tasks that the policy cannot act in.
-
-        Raises:
-            BadField: a head of continuous actions, and discrete ones.
-        """
-        self.policy.require_fits(spec)
-
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
         meta = self.policy.init(spec, generator)
         if self.standardize_reward:
