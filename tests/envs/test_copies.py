@@ -18,7 +18,7 @@ from metarl.envs.vector_env import TaskVectorEnv
 from metarl.envs.worlds import BatchedTaskEnv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NAMES = [name for name, tasks in TASKS.items() if tasks.__module__.startswith("envs.")]
+NAMES = [name for name, tasks in TASKS.items() if tasks.__module__.startswith("metarl.envs.")]
 FEW = ["navigation", "bandit", "tabular_mdp", "half_cheetah_rand_params", "cartpole_mass", "ml10"]
 COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
