@@ -147,7 +147,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         if isinstance(worlds, PicturedWorlds):
             return worlds.picture(world)
         if task not in self._cameras:
-            self._cameras[task] = Camera(self.tasks.model_of(torch.from_numpy(self._task[world])))
+            self._cameras[task] = Camera(self.tasks.model_of(torch.as_tensor(self._task[world])))
         return self._cameras[task].picture(worlds.pose(world).double().numpy())
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -188,11 +188,12 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
 
 def as_mode(mode: AutoresetMode | str) -> AutoresetMode:
     """A mode of automatic resets, given by its value or name."""
-    known = {name: each for each in AutoresetMode for name in (each, each.value, each.name)}
-    if mode not in known:
+    known = {each.value.upper(): each for each in AutoresetMode}
+    found = known.get(mode.value.upper() if isinstance(mode, AutoresetMode) else mode.upper().replace("_", ""))
+    if found is None:
         names = ", ".join(each.name for each in AutoresetMode)
         raise BadField(f"autoreset_mode is {mode!r}: use one of {names}")
-    return known[mode]
+    return found
 
 
 def with_restarts(env: Any, tasks: TaskDistribution, mode: AutoresetMode | None) -> Any:
