@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.envs.fields import BadField
 from metarl.envs.worlds import Outcome
 
 Array = NDArray[Any]
@@ -151,7 +152,15 @@ class GymWorlds:
         return Outcome(reward, ended, success, torch.zeros_like(ended))
 
     def picture(self, world: int) -> NDArray[np.uint8]:
-        drawn = [picture for picture in self._ask("picture", world) if picture is not None]
+        """As :class:`metarl.envs.camera.PicturedWorlds`.
+
+        Raises:
+            BadField: a package is missing that the environment draws with.
+        """
+        try:
+            drawn = [picture for picture in self._ask("picture", world) if picture is not None]
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise BadField(f"render_mode is 'rgb_array': {error}") from error
         return np.asarray(drawn[0])
 
     def _given(self, action: Float[Tensor, "*time world act"]) -> Array:
