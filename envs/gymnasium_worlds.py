@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections import deque
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -104,7 +105,7 @@ class GymWorlds:
         """Starts ``num_workers`` processes; 0: the worlds are stepped in this one."""
         self._spec = tasks.spec
         ends = np.linspace(0, num_worlds, max(1, min(num_workers, num_worlds)) + 1).astype(int).tolist()
-        bunches = [partial(Bunch, tasks, *ends) for ends in zip(ends[:-1], ends[1:], strict=True)]
+        bunches = [partial(Bunch, tasks, *ends) for ends in pairwise(ends)]
         self._here = None if num_workers else bunches[0]()
         self._workers = start(tasks, bunches) if num_workers else None
         if self._workers is not None:

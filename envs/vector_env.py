@@ -87,9 +87,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         super().reset(seed=seed)
         each = self.num_envs // self.num_tasks
         if seed is not None or self._env is None:
-            made, self._generator = begin(
-                self._env, self.tasks, self.num_tasks, each, self.np_random, **self._options
-            )
+            made, self._generator = begin(self._env, self.tasks, self.num_tasks, each, self.np_random, **self._options)
             self._env = with_restarts(made, self.tasks, self.autoreset_mode)
         asked = asked_task(options)
         given = self._fixed if asked is None else parameters(self.tasks, asked, self.num_tasks)

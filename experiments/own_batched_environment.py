@@ -118,7 +118,7 @@ class Pool:
 
 
 class PoolEnv:
-    """:class:`metarl.envs.TaskEnv` over a pool: where an episode ends, the step that begins the next follows at once."""
+    """:class:`metarl.envs.TaskEnv` over a pool: to the step that ends an episode belongs the one that begins the next."""
 
     num_overflowed = 0
 
@@ -126,7 +126,10 @@ class PoolEnv:
         self.spec, self.num_tasks, self.num_envs, self.device = spec, num_tasks, num_envs, torch.device("cpu")
         self.pool = Pool(num_tasks * num_envs, seed)
         self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64)
-        self.num_diverged, self.faults = torch.zeros((), dtype=torch.int64), torch.zeros(num_tasks, 3, dtype=torch.int64)
+        self.num_diverged, self.faults = (
+            torch.zeros((), dtype=torch.int64),
+            torch.zeros(num_tasks, 3, dtype=torch.int64),
+        )
 
     def set_tasks(self, task: Tensor) -> None:
         self.pool.bowl.slope, self.pool.bowl.wind = task.repeat_interleave(self.num_envs, dim=0).unbind(1)

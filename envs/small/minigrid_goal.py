@@ -11,8 +11,8 @@ Observation: a picture [size, size, 3] of the whole room, MiniGrid's encoding of
 Action: one of three, as a one-hot vector: turn left, turn right, go forward.
 Task parameter: column and row of the goal, uniform among the cells inside the walls but the first, (1, 1).
 Reward: 1 - 0.9 t / horizon on arriving in step t, as in MiniGrid; success, and the episode terminates.
-Initial state: the agent in the first cell, looking right. Source: Chevalier-Boisvert et al. 2023 (MiniGrid's Empty room,
-with its goal hidden and drawn).
+Initial state: the agent in the first cell, looking right.
+Source: Chevalier-Boisvert et al. 2023, MiniGrid's Empty room; its goal is hidden here, and drawn from all cells.
 """
 
 from collections.abc import Mapping

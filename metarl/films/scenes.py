@@ -62,7 +62,7 @@ def find_scene(experiment: Experiment, task: Float[Tensor, "..."], num_steps: in
     if not spec.discrete and spec.obs_dim == 2 and parameter.shape == (2,):
         return Path2D(parameter)
     raise ValueError(
-        f"task is {experiment.task.name!r}: only MuJoCo tasks, environments of Gymnasium that were built with render_mode "
+        f"task is {experiment.task.name!r}: only MuJoCo tasks, environments of Gymnasium built with render_mode "
         "rgb_array, bandits, tabular MDPs and points on a plane can be drawn"
     )
 

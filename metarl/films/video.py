@@ -43,8 +43,8 @@ class Episode(NamedTuple):
     label: str
     """Whose episode it is, for the reader."""
     states: NDArray[Any]
-    """What a scene draws [state, ...], see :class:`metarl.films.scenes.Scene`; of bodies and pictures one before each step,
-    else also the last."""
+    """What a scene draws [state, ...], see :class:`metarl.films.scenes.Scene`; of bodies and pictures one before each
+    step, else also the last."""
     returns: NDArray[np.float64]
     """Sum of the rewards so far: 0, then after each step."""
     solved: NDArray[np.bool_]
