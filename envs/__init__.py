@@ -30,7 +30,7 @@ from metarl.envs.small.minigrid_goal import MiniGridGoal
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.pendulum_mass import PendulumMass
 from metarl.envs.small.tabular_mdp import TabularMDP
-from metarl.envs.trial import Trial
+from metarl.envs.trial import TrialWrapper
 from metarl.envs.vector_env import TaskVectorEnv
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
 
@@ -75,7 +75,7 @@ __all__ = [
     "TaskDistribution",
     "TaskEnv",
     "TaskVectorEnv",
-    "Trial",
+    "TrialWrapper",
     "Walker2dDir",
     "Walker2dRandParams",
     "Walker2dVel",

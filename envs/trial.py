@@ -12,7 +12,7 @@ from metarl.envs.fields import BadField
 LARGEST = float(np.finfo(np.float32).max)
 
 
-class Trial(gymnasium.Wrapper[NDArray[np.float32], Any, NDArray[np.float32], Any]):
+class TrialWrapper(gymnasium.Wrapper[NDArray[np.float32], Any, NDArray[np.float32], Any]):
     """A trial of RL² (Duan et al. 2016): ``episodes`` episodes of one task, drawn anew at each reset.
 
     The observation is followed by the last action (one-hot where it is a choice), the last reward, and whether an

@@ -21,11 +21,14 @@ MOST_WORLDS = 2**20  # tasks, or worlds of a task
 
 
 class Outcome(NamedTuple):
-    """What one step of the dynamics brought, world by world."""
+    """What one step of the dynamics brought, world by world, on the device of the worlds."""
 
     reward: Float[Tensor, " world"]
+    """In float32; NaN or an infinite number spoils the episode as ``diverged`` does."""
     terminated: Bool[Tensor, " world"]
+    """The MDP ended, for good: no return follows. The time limit is not the dynamics' to tell."""
     success: Bool[Tensor, " world"]
+    """The task is solved in the state that the step led to; False where a task does not define it."""
     diverged: Bool[Tensor, " world"]
     """The simulation failed in this world: the step carries no information."""
 
@@ -248,11 +251,21 @@ def _sound(x: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
 
 @dataclass(frozen=True)
 class BatchedTasks(TaskDistribution):
-    """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`."""
+    """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`.
+
+    To define one: ``name``, ``spec``, ``sample`` and :meth:`worlds`; fields of the dataclass are options.
+    """
 
     @abstractmethod
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
-        """The worlds of one environment, from the options of :meth:`make`."""
+        """The worlds of one environment, from the options of :meth:`make`.
+
+        Args:
+            num_worlds: tasks times worlds a task.
+            seed: of a generator of the worlds' own, where their steps draw; resets are given another.
+            device: where observations, rewards and flags live.
+            physics, num_threads: what :meth:`make` was given, for those that simulate.
+        """
 
     def make(
         self,

@@ -118,7 +118,7 @@ class Pool:
 
 
 class PoolEnv:
-    """:class:`metarl.envs.TaskEnv` over a pool: to the step that ends an episode belongs the one that begins the next."""
+    """:class:`metarl.envs.TaskEnv` over a pool: a step that ends an episode also begins the next."""
 
     num_overflowed = 0
 

@@ -246,7 +246,7 @@ def test_pictures_are_flattened_and_keep_their_shape() -> None:
     pictures = step.obs.unflatten(-1, env.spec.obs_shape)[:, 0, :, :, 0]
     assert pictures.tolist() == [[[1, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]]
     assert step.reward.flatten().tolist() == [0, 1]
-    with pytest.raises(BadField, match="obs_shape is .*: its product is not obs_dim, 5"):
+    with pytest.raises(BadField, match=r"obs_shape is .*: its product is not obs_dim, 5"):
         EnvSpec(5, 1, 1, terminates=False, has_success=False, obs_shape=(2, 3, 1))
 
 
@@ -315,10 +315,10 @@ def test_without_minigrid_the_task_says_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_worker_processes_change_no_number() -> None:
-    """Bits of every step over ends of episodes, of a snapshot, and of what they draw; classes of a file named by --code."""
+    """Bits of every step over ends of episodes, of a snapshot, and of pictures; classes of a file that --code names."""
     river: Any = type(tasks_of("river"))
     apart = type("Apart", (river,), {"processes": True, "__module__": river.__module__})
-    setattr(sys.modules[river.__module__], "Apart", apart)
+    vars(sys.modules[river.__module__])["Apart"] = apart
     envs = [cls(horizon=5).make(3, 1, seed=0, num_threads=2) for cls in (apart, river)]
     task = tasks_of("river").sample(3, torch.Generator().manual_seed(0))
     seen: list[list[Tensor]] = [[], []]

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 
 from metarl.envs.fields import BadField
 from metarl.envs.gymnasium_env import GymnasiumEnv
-from metarl.envs.trial import Trial
+from metarl.envs.trial import TrialWrapper
 
 pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
@@ -135,7 +135,7 @@ def test_it_is_faster_than_a_loop_of_single_environments() -> None:
 
 @pytest.mark.parametrize(("name", "episodes"), [("bandit", 4), ("navigation", 2), ("cartpole_mass", 2)])
 def test_trials_pass_the_checks(name: str, episodes: int) -> None:
-    env = Trial(
+    env = TrialWrapper(
         gymnasium.make(
             f"metarl/{ {'bandit': 'Bandit', 'navigation': 'Navigation'}.get(name, 'CartPoleMass') }-v0"
         ).unwrapped,
@@ -145,7 +145,7 @@ def test_trials_pass_the_checks(name: str, episodes: int) -> None:
 
 
 def test_a_trial_tells_what_happened_and_keeps_the_task() -> None:
-    env = Trial(GymnasiumEnv("navigation", horizon=3), episodes=2)
+    env = TrialWrapper(GymnasiumEnv("navigation", horizon=3), episodes=2)
     obs, info = env.reset(seed=0)
     task = info["task"]
     assert obs.tolist() == [0.0] * 6
@@ -160,11 +160,11 @@ def test_a_trial_tells_what_happened_and_keeps_the_task() -> None:
         total += reward
     assert not np.array_equal(env.reset()[1]["task"], task), "the next trial is of another task"
     with pytest.raises(BadField, match="episodes is 0"):
-        Trial(GymnasiumEnv("navigation"), 0)
+        TrialWrapper(GymnasiumEnv("navigation"), 0)
 
 
 def test_a_choice_is_told_as_one_hot() -> None:
-    env = Trial(GymnasiumEnv("bandit", task=[0, 0, 1, 0, 0]), episodes=3)
+    env = TrialWrapper(GymnasiumEnv("bandit", task=[0, 0, 1, 0, 0]), episodes=3)
     env.reset(seed=0)
     obs, *_ = env.step(2)
     assert obs.tolist() == [1.0, 0, 0, 1, 0, 0, 1.0, 1.0]
@@ -175,7 +175,7 @@ def test_recurrent_ppo_is_rl2_on_trials_of_bandits() -> None:
     """Ten pulls of five arms: chance earns 5, the best possible 6.66 (Gittins), Duan et al.'s RL² 6.7."""
     from sb3_contrib import RecurrentPPO
 
-    env: Any = make_vec_env(lambda: Trial(GymnasiumEnv("bandit"), episodes=10), n_envs=32, seed=0)
+    env: Any = make_vec_env(lambda: TrialWrapper(GymnasiumEnv("bandit"), episodes=10), n_envs=32, seed=0)
     options: dict[str, Any] = {"lstm_hidden_size": 32, "net_arch": []}
     model = RecurrentPPO(
         "MlpLstmPolicy", env, n_steps=40, batch_size=320, n_epochs=4, learning_rate=5e-3, gae_lambda=0.3, ent_coef=0.01,
