@@ -59,7 +59,7 @@ class Bunch(gymnasium.Env[Any, Any]):
 
     def set_tasks(self, task: Array) -> None:
         for env, own in zip(self._envs, task[self._own], strict=True):
-            self._tasks.set_task(env.unwrapped, own)
+            self._tasks.set_task(env.unwrapped, np.asarray(own))
 
     def begin(self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]) -> NDArray[np.float32]:
         """Resets the worlds of ``mask``; returns the observations of all."""

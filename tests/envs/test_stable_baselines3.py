@@ -1,6 +1,8 @@
 """Stable-Baselines3 as a client: its checks, its makers, the batched environment as its VecEnv, RL² by RecurrentPPO."""
 
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -128,6 +130,17 @@ def test_it_is_faster_than_a_loop_of_single_environments() -> None:
 
     loop = DummyVecEnv([lambda: GymnasiumEnv("half_cheetah_dir")] * 64)
     assert seconds(loop) > 3 * seconds(SB3VecEnv("half_cheetah_dir", 64, num_threads=1))
+
+
+def test_the_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "other_libraries.md"
+    found = [
+        code
+        for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+        if "stable_baselines3" in code
+    ]
+    assert found
+    exec(compile("".join(found), str(page), "exec"), {})
 
 
 # --- trials

@@ -1,5 +1,8 @@
 """TorchRL as a client: its wrapper of Gymnasium's environments, single and batched."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -45,3 +48,10 @@ def test_the_batched_worlds_roll_out() -> None:
     assert found["observation"].shape[:2] == (4, 12)
     assert found["next", "truncated"][:, 4].all()
     assert found["next", "done"].sum() == 4 * 2
+
+
+def test_the_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "other_libraries.md"
+    found = [code for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) if "torchrl" in code]
+    assert found
+    exec(compile("".join(found), str(page), "exec"), {})
