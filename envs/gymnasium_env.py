@@ -142,7 +142,9 @@ def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mappi
     known = [field.name for field in fields(found)]
     for name in changes:
         if name not in known:
-            raise UnknownOption(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
+            those = f"use task, preset, or one of {', '.join(known)}"
+            said = f"unexpected keyword argument '{name}'"  # Python's own words, which TorchRL looks for
+            raise UnknownOption(f"{name} is no option of {found.name}: {those} ({said})")
     return replace(found, **changes)
 
 
@@ -150,14 +152,14 @@ def render_modes(tasks: TaskDistribution, render_mode: str | None) -> dict[str, 
     """The metadata of an environment: how its tasks can be drawn, and where they shall be, how many steps a second.
 
     Raises:
-        BadField: there is no such mode.
+        UnknownOption: there is no such mode; whoever offers one by itself then does without (Stable-Baselines3).
     """
     bodies = isinstance(tasks, VisibleTask)
     drawn = bodies or (isinstance(tasks, PicturedTask) and tasks.frames_per_second > 0)
     modes = ["rgb_array"] if drawn else []
     if render_mode not in (None, *modes):
         known = " or ".join(["None", *modes])
-        raise BadField(f"render_mode is {render_mode!r}: use {known} for {tasks.name}")
+        raise UnknownOption(f"render_mode is {render_mode!r}: use {known} for {tasks.name}")
     if render_mode is None:
         return {"render_modes": modes}
     if not isinstance(tasks, VisibleTask):

@@ -5,7 +5,7 @@ Observation: a picture [size, size, 3] of the whole room, MiniGrid's encoding of
 | channel | meaning                                            |
 |---------|----------------------------------------------------|
 | 0       | object / 10: 0.1 nothing, 0.2 a wall, 1 the agent  |
-| 1       | color / 5                                          |
+| 1       | color / 5: 1 a wall's grey, else 0                 |
 | 2       | direction of the agent / 3: right, down, left, up  |
 
 Action: one of three, as a one-hot vector: turn left, turn right, go forward.

@@ -5,10 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 from metarl.envs.fields import BadField
 from metarl.envs.gymnasium_env import GymnasiumEnv
@@ -78,7 +76,7 @@ def test_its_learner_improves_on_the_batched_environment() -> None:
     env = VecNormalize(VecMonitor(SB3VecEnv("navigation", 16, task=GOALS[0], horizon=20)))
     model = PPO("MlpPolicy", env, n_steps=20, batch_size=80, learning_rate=3e-3, seed=0, device="cpu")
     before, _ = evaluate_policy(model, env, 16, warn=False)
-    model.learn(20 * 16 * 12)
+    model.learn(20 * 16 * 8)
     after, _ = evaluate_policy(model, env, 16, warn=False)
     assert float(after) > float(before) + 1.0
 
@@ -117,19 +115,19 @@ def test_new_tasks_are_drawn_when_all_episodes_end() -> None:
 
 
 def test_it_is_faster_than_a_loop_of_single_environments() -> None:
-    """64 half-cheetahs: a dozen times; on a busy machine no test of ours asks for more than 3."""
+    """CPU seconds of 32 half-cheetahs."""
 
     def seconds(env: Any) -> float:
         env.reset()
-        actions = np.zeros((64, 6), np.float32)
+        actions = np.zeros((32, 6), np.float32)
         env.step(actions)
         began = time.process_time()
-        for _ in range(10):
+        for _ in range(5):
             env.step(actions)
         return time.process_time() - began
 
-    loop = DummyVecEnv([lambda: GymnasiumEnv("half_cheetah_dir")] * 64)
-    assert seconds(loop) > 3 * seconds(SB3VecEnv("half_cheetah_dir", 64, num_threads=1))
+    loop = DummyVecEnv([lambda: GymnasiumEnv("half_cheetah_dir")] * 32)
+    assert seconds(loop) > 3 * seconds(SB3VecEnv("half_cheetah_dir", 32, num_threads=1))
 
 
 def test_the_page_runs() -> None:
@@ -147,14 +145,8 @@ def test_the_page_runs() -> None:
 
 
 @pytest.mark.parametrize(("name", "episodes"), [("bandit", 4), ("navigation", 2), ("cartpole_mass", 2)])
-def test_trials_pass_the_checks(name: str, episodes: int) -> None:
-    env = TrialWrapper(
-        gymnasium.make(
-            f"metarl/{ {'bandit': 'Bandit', 'navigation': 'Navigation'}.get(name, 'CartPoleMass') }-v0"
-        ).unwrapped,
-        episodes,
-    )
-    check_env(env, skip_render_check=True)
+def test_trials_pass_its_check(name: str, episodes: int) -> None:
+    env_checker.check_env(TrialWrapper(GymnasiumEnv(name), episodes))
 
 
 def test_a_trial_tells_what_happened_and_keeps_the_task() -> None:
