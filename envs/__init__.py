@@ -25,10 +25,14 @@ from metarl.envs.mujoco_task import MujocoTask
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset, make
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.cartpole_mass import CartPoleMass
+from metarl.envs.small.classic_control import CartPoleLength, PendulumGravity
+from metarl.envs.small.minigrid_goal import MiniGridGoal
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.pendulum_mass import PendulumMass
 from metarl.envs.small.tabular_mdp import TabularMDP
+from metarl.envs.trial import TrialWrapper
 from metarl.envs.vector_env import TaskVectorEnv
+from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
 
 __all__ = [
     "ML1",
@@ -47,6 +51,8 @@ __all__ = [
     "AntRandParams",
     "AntVel",
     "Bandit",
+    "BatchedTasks",
+    "CartPoleLength",
     "CartPoleMass",
     "EnvSpec",
     "GymTasks",
@@ -57,8 +63,11 @@ __all__ = [
     "HalfCheetahVel",
     "HopperRandParams",
     "HumanoidDir",
+    "MiniGridGoal",
     "MujocoTask",
     "Navigation",
+    "Outcome",
+    "PendulumGravity",
     "PendulumMass",
     "Step",
     "SwimmerVel",
@@ -66,9 +75,11 @@ __all__ = [
     "TaskDistribution",
     "TaskEnv",
     "TaskVectorEnv",
+    "TrialWrapper",
     "Walker2dDir",
     "Walker2dRandParams",
     "Walker2dVel",
+    "Worlds",
     "find_preset",
     "make",
     "register_tasks",

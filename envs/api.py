@@ -5,6 +5,7 @@ A *task distribution* is a frozen dataclass: its fields are the definition, its 
 published work used. ``distribution.make(...)`` builds the batched environment of that distribution.
 """
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -58,9 +59,14 @@ class EnvSpec:
     """Whether the task defines success."""
     discrete: bool = False
     """Whether an action is a choice of one out of ``action_dim``, as a one-hot vector."""
+    obs_shape: tuple[int, ...] = ()
+    """Shape [height, width, channel] of an observation that is a picture, flattened in this order into ``obs_dim``
+    numbers, so that an encoder can restore it; empty: observations are vectors."""
 
     def __post_init__(self) -> None:
         require(self, "obs_dim", "action_dim", "horizon", at_least=1)
+        if self.obs_shape and math.prod(self.obs_shape) != self.obs_dim:
+            raise BadField(f"obs_shape is {self.obs_shape}: its product is not obs_dim, {self.obs_dim}")
 
 
 class Signal(NamedTuple):

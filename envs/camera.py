@@ -107,6 +107,23 @@ class VisibleWorlds(Protocol):
         """The generalized positions of one world, in a new tensor."""
 
 
+@runtime_checkable
+class PicturedTask(Protocol):
+    """A task distribution whose worlds draw themselves; its environments hold :class:`PicturedWorlds`."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Steps of a second; 0: the worlds cannot draw themselves."""
+
+
+@runtime_checkable
+class PicturedWorlds(Protocol):
+    """Worlds of a :class:`PicturedTask`, ``env.worlds``."""
+
+    def picture(self, world: int) -> NDArray[np.uint8]:
+        """What one world looks like, [height, width, RGB]."""
+
+
 class Camera:
     """Pictures of a model; a body that moves about is followed from its side.
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Step, TaskEnv
 from metarl.envs.arguments import Numbers, as_actions, asked_task, example, parameters
-from metarl.envs.camera import Camera, VisibleTask
+from metarl.envs.camera import Camera, PicturedTask, PicturedWorlds, VisibleTask
 from metarl.envs.fields import BadField, UnknownOption
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
+from metarl.envs.worlds import BatchedTaskEnv
 
 LARGEST = float(np.finfo(np.float32).max)  # bounds of observations; check_env warns of infinite ones
 
@@ -55,7 +56,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
             tasks: a task distribution, or the name of one.
             preset: the definition of a distribution given by name; None: its first.
             task: the parameter of the one task to play.
-            render_mode: ``rgb_array``, of MuJoCo tasks alone.
+            render_mode: ``rgb_array``, of MuJoCo tasks and of environments that draw themselves.
             changes: fields of the distribution that shall differ, such as ``horizon``.
 
         Raises:
@@ -64,15 +65,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
         self.tasks = find_tasks(tasks, preset, changes)
         self.observation_space, self.action_space = spaces_of(self.tasks.spec)
         self._fixed = None if task is None else parameters(self.tasks, task, 1)
-        if not isinstance(self.tasks, VisibleTask):
-            self.metadata = {"render_modes": []}
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            modes = " or ".join(["None", *self.metadata["render_modes"]])
-            raise BadField(f"render_mode is {render_mode!r}: use {modes} for {self.tasks.name}")
-        self.render_mode = render_mode
-        if isinstance(self.tasks, VisibleTask) and render_mode is not None:
-            model = self.tasks.model_of(example(self.tasks) if self._fixed is None else self._fixed[0])
-            self.metadata = self.metadata | {"render_fps": 1 / (model.opt.timestep * self.tasks.frame_skip)}
+        self.metadata, self.render_mode = render_modes(self.tasks, render_mode), render_mode
         self._env: Any = None
         self._camera: Camera | None = None
         self._over = True
@@ -82,7 +75,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None or self._env is None:
-            self._env, self._generator = begin(self.tasks, 1, 1, self.np_random, num_threads=1)
+            self._env, self._generator = begin(self._env, self.tasks, 1, 1, self.np_random, num_threads=1)
         asked = asked_task(options)
         given = self._fixed if asked is None else parameters(self.tasks, asked, 1)
         task = self.tasks.sample(1, self._generator) if given is None else given
@@ -107,10 +100,12 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     def render(self) -> NDArray[np.uint8] | None:
         """The present state; after an episode's last step the one before it, for the world has begun anew by then."""
-        if self.render_mode is None or not isinstance(self.tasks, VisibleTask):
+        if self.render_mode is None:
             return None
         if self._env is None:
             raise gymnasium.error.ResetNeeded("there is nothing to see before reset()")
+        if not isinstance(self.tasks, VisibleTask):
+            return self._pose.copy()
         if self._camera is None:
             self._camera = Camera(self.tasks.model_of(self._task[0]))
         return self._camera.picture(self._pose)
@@ -128,9 +123,11 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
         return {"task": self._task[0].numpy().copy()}
 
     def _look(self) -> None:
-        """Notes where the bodies are, for :meth:`render`."""
+        """Notes where the bodies are, or what is to be seen, for :meth:`render`."""
         if self.render_mode is not None and not self._over:
-            self._pose = self._env.worlds.pose(0).double().numpy()
+            worlds = self._env.worlds
+            drawn = isinstance(worlds, PicturedWorlds)
+            self._pose = worlds.picture(0) if drawn else worlds.pose(0).double().numpy()
 
 
 def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mapping[str, Any]) -> TaskDistribution:
@@ -145,8 +142,30 @@ def find_tasks(tasks: TaskDistribution | str, preset: str | None, changes: Mappi
     known = [field.name for field in fields(found)]
     for name in changes:
         if name not in known:
-            raise UnknownOption(f"{name} is no option of {found.name}: use task, preset, or one of {', '.join(known)}")
+            those = f"use task, preset, or one of {', '.join(known)}"
+            said = f"unexpected keyword argument '{name}'"  # Python's own words, which TorchRL looks for
+            raise UnknownOption(f"{name} is no option of {found.name}: {those} ({said})")
     return replace(found, **changes)
+
+
+def render_modes(tasks: TaskDistribution, render_mode: str | None) -> dict[str, Any]:
+    """The metadata of an environment: how its tasks can be drawn, and where they shall be, how many steps a second.
+
+    Raises:
+        UnknownOption: there is no such mode; whoever offers one by itself then does without (Stable-Baselines3).
+    """
+    bodies = isinstance(tasks, VisibleTask)
+    drawn = bodies or (isinstance(tasks, PicturedTask) and tasks.frames_per_second > 0)
+    modes = ["rgb_array"] if drawn else []
+    if render_mode not in (None, *modes):
+        known = " or ".join(["None", *modes])
+        raise UnknownOption(f"render_mode is {render_mode!r}: use {known} for {tasks.name}")
+    if render_mode is None:
+        return {"render_modes": modes}
+    if not isinstance(tasks, VisibleTask):
+        return {"render_modes": modes, "render_fps": getattr(tasks, "frames_per_second")}  # noqa: B009
+    model = tasks.model_of(example(tasks))
+    return {"render_modes": modes, "render_fps": 1 / (model.opt.timestep * tasks.frame_skip)}
 
 
 def spaces_of(spec: EnvSpec) -> tuple[spaces.Space[NDArray[np.float32]], spaces.Space[Any]]:
@@ -158,11 +177,18 @@ def spaces_of(spec: EnvSpec) -> tuple[spaces.Space[NDArray[np.float32]], spaces.
 
 
 def begin(
-    tasks: TaskDistribution, num_tasks: int, num_envs: int, random: np.random.Generator, **options: Any
+    env: TaskEnv | None,
+    tasks: TaskDistribution,
+    num_tasks: int,
+    num_envs: int,
+    random: np.random.Generator,
+    **options: Any,
 ) -> tuple[TaskEnv, torch.Generator]:
-    """New worlds, and what their tasks are drawn from; worlds cannot be seeded again, for they hold generators."""
+    """New worlds, or those of ``env`` as if they were, and what their tasks are drawn from."""
     reset_seed, task_seed = random.integers(2**63 - 1, size=2).tolist()
-    return tasks.make(num_tasks, num_envs, seed=reset_seed, **options), torch.Generator().manual_seed(task_seed)
+    if not (isinstance(env, BatchedTaskEnv) and env.seed(reset_seed)):
+        env = tasks.make(num_tasks, num_envs, seed=reset_seed, **options)
+    return env, torch.Generator().manual_seed(task_seed)
 
 
 def endings(spec: EnvSpec, step: Step) -> tuple[Tensor, Tensor]:

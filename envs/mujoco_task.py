@@ -123,6 +123,10 @@ class MujocoWorlds:
         self._task_parameter, self._tasks_given = task.to(self.physics.device), True
         self.task.apply_task(self.physics, self._task_parameter)
 
+    def seed(self, seed: int) -> None:
+        """As :class:`metarl.envs.worlds.SeededWorlds`: nothing here draws, and a reset leaves nothing as it was."""
+        self._tasks_given, self._awake = False, torch.ones_like(self._awake)
+
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         mask = mask.to(self.physics.device)
         self.physics.reset(mask)

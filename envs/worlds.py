@@ -21,11 +21,14 @@ MOST_WORLDS = 2**20  # tasks, or worlds of a task
 
 
 class Outcome(NamedTuple):
-    """What one step of the dynamics brought, world by world."""
+    """What one step of the dynamics brought, world by world, on the device of the worlds."""
 
     reward: Float[Tensor, " world"]
+    """In float32; NaN or an infinite number spoils the episode as ``diverged`` does."""
     terminated: Bool[Tensor, " world"]
+    """The MDP ended, for good: no return follows. The time limit is not the dynamics' to tell."""
     success: Bool[Tensor, " world"]
+    """The task is solved in the state that the step led to; False where a task does not define it."""
     diverged: Bool[Tensor, " world"]
     """The simulation failed in this world: the step carries no information."""
 
@@ -64,6 +67,14 @@ class RestingWorlds(Protocol):
         """The worlds of ``mask``, and no others, need not move until they are reset."""
 
 
+@runtime_checkable
+class SeededWorlds(Protocol):
+    """Worlds that can be seeded, which costs less than to build them anew."""
+
+    def seed(self, seed: int) -> None:
+        """Makes them like new ones of this seed, as far as the next tasks and the next reset do not anyway."""
+
+
 class BatchedTaskEnv:
     """:class:`metarl.envs.api.TaskEnv` over any :class:`Worlds`: one clock a world, episodes restarted one by one.
 
@@ -78,20 +89,35 @@ class BatchedTaskEnv:
         self.worlds, self.spec = worlds, spec
         self.num_tasks, self.num_envs = num_tasks, num_envs
         self.device = torch.device(device)
-        self.clock = torch.zeros(num_tasks, num_envs, dtype=torch.int64, device=self.device)
-        self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.faults = torch.zeros(num_tasks, len(FAULTS), dtype=torch.int64, device=self.device)
         self.rebuild: Callable[[], Worlds] | None = None
         """Makes such worlds anew, for copies and pickles of this environment."""
         self.task_shape: tuple[int, ...] | None = None
         """Of the parameter of one task, where it is known."""
+        self.restarts = True
+        """Whether where an episode ends the next begins in the same step; else :meth:`restart` begins it."""
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
+        self.clock = torch.zeros(self.num_tasks, self.num_envs, dtype=torch.int64, device=self.device)
+        self.num_diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.faults = torch.zeros(self.num_tasks, len(FAULTS), dtype=torch.int64, device=self.device)
         self._begun = False
         self._overflowed_before = 0  # the snapshot that was loaded
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._seed, self._resets, self._steps = seed, 0, 0  # steps: since the last reset of all worlds
+        self._restarted = 0  # calls of restart since then
         self._of_step = torch.Generator(self.device)
         self._spoiled = torch.zeros_like(self.clock, dtype=torch.bool)  # worlds whose first observation was bad
         self._resting = torch.zeros_like(self._spoiled)
+
+    def seed(self, seed: int) -> bool:
+        """Makes the environment like a new one of this seed, where its worlds can; tells whether they could."""
+        if not isinstance(self.worlds, SeededWorlds):
+            return False
+        self.worlds.seed(seed)
+        self._begin(seed)
+        self._overflowed_before = -int(getattr(self.worlds, "num_overflowed", 0))
+        return True
 
     @property
     def num_overflowed(self) -> int:
@@ -111,7 +137,7 @@ class BatchedTaskEnv:
         self.worlds.reset(everywhere, self._generator)
         self._begun = True
         self.clock.zero_()
-        self._resets, self._steps = self._resets + 1, 0
+        self._resets, self._steps, self._restarted = self._resets + 1, 0, 0
         self._resting = torch.zeros_like(self._resting)
         return self._first_obs()
 
@@ -140,11 +166,22 @@ class BatchedTaskEnv:
             self.num_diverged += found.sum()
             next_obs, reward = next_obs.masked_fill(unseen.unsqueeze(-1), 0.0), reward.masked_fill(unpaid, 0.0)
             terminated, success = terminated & ~diverged, success & ~diverged
-            self.worlds.reset(ended.flatten(), self._restarts())
-            self.clock.masked_fill_(ended, 0)
-            self._resting = self._resting & ~ended
-            obs = self._first_obs()
+            obs = self._restart(ended, self._drawing()) if self.restarts else next_obs
         return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
+
+    def restart(self, worlds: Bool[Tensor, "task env"]) -> Float[Tensor, "task env obs"]:
+        """Begins new episodes in these worlds alone, between two steps; returns the observation of every world."""
+        if not self._begun:
+            raise ResetNeeded("no episode has begun since the tasks were set: call reset()")
+        self._restarted += 1
+        draws = (self._seed, self._resets, self._steps, self._restarted)
+        return self._restart(worlds, self._of_step.manual_seed(seed_of(*draws)))
+
+    def _restart(self, worlds: Bool[Tensor, "task env"], generator: torch.Generator) -> Float[Tensor, "task env obs"]:
+        self.worlds.reset(worlds.flatten(), generator)
+        self.clock.masked_fill_(worlds, 0)
+        self._resting = self._resting & ~worlds
+        return self._first_obs()
 
     def _first_obs(self) -> Float[Tensor, "task env obs"]:
         """Observes, and notes the episodes that are spoiled from the beginning; elsewhere observations are sound."""
@@ -156,7 +193,7 @@ class BatchedTaskEnv:
         """Whether every world that nothing happened to ends its episode in this step."""
         return not self.spec.terminates and self._steps % self.spec.horizon == 0
 
-    def _restarts(self) -> torch.Generator:
+    def _drawing(self) -> torch.Generator:
         """What draws the first states of the episodes that begin in this step."""
         if self._on_schedule() or (self.device.type != "cpu" and not self.spec.terminates):
             return self._generator
@@ -172,7 +209,7 @@ class BatchedTaskEnv:
             "worlds": self.worlds.state_dict(),
             "clock": self.clock.clone(),
             "generator": self._generator.get_state(),
-            "draws": {"seed": self._seed, "resets": self._resets, "steps": self._steps},
+            "draws": {"seed": self._seed, "resets": self._resets, "steps": self._steps, "restarted": self._restarted},
             "spoiled": self._spoiled.clone(),
             "num_diverged": self.num_diverged.clone(),
             "num_overflowed": self.num_overflowed,
@@ -186,6 +223,7 @@ class BatchedTaskEnv:
         draws = state.get("draws", {})  # checkpoints had none while one generator drew everything
         self._seed, self._resets = draws.get("seed", self._seed), draws.get("resets", 0)
         self._steps = draws.get("steps", int(self.clock.max()))
+        self._restarted = draws.get("restarted", 0)
         self._spoiled = state.get("spoiled", torch.zeros_like(self._spoiled)).to(self.device)
         self._resting = torch.zeros_like(self._resting)
         self.num_diverged.fill_(state["num_diverged"])
@@ -213,11 +251,21 @@ def _sound(x: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
 
 @dataclass(frozen=True)
 class BatchedTasks(TaskDistribution):
-    """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`."""
+    """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`.
+
+    To define one: ``name``, ``spec``, ``sample`` and :meth:`worlds`; fields of the dataclass are options.
+    """
 
     @abstractmethod
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:
-        """The worlds of one environment, from the options of :meth:`make`."""
+        """The worlds of one environment, from the options of :meth:`make`.
+
+        Args:
+            num_worlds: tasks times worlds a task.
+            seed: of a generator of the worlds' own, where their steps draw; resets are given another.
+            device: where observations, rewards and flags live.
+            physics, num_threads: what :meth:`make` was given, for those that simulate.
+        """
 
     def make(
         self,

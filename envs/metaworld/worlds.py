@@ -184,6 +184,9 @@ class MetaWorlds:
         for kind, group in self._groups.items():
             group.set_goals(task[where[kind], 1 : 1 + group.vec.shape[1]])
 
+    def seed(self, seed: int) -> None:
+        """As :class:`metarl.envs.worlds.SeededWorlds`: nothing here draws, and a reset leaves nothing as it was."""
+
     def _group(self, kind: int, num_worlds: int) -> TaskWorlds:
         old = self._groups.get(kind)
         if old is not None and old.physics.num_worlds == num_worlds:

@@ -63,6 +63,9 @@ class BanditWorlds:
         self._generator = generator
         self._nowhere = torch.zeros(num_worlds, dtype=torch.bool, device=generator.device)
 
+    def seed(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
     def set_tasks(self, task: Float[Tensor, "world arm"]) -> None:
         self.probability = task
 

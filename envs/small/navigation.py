@@ -94,6 +94,9 @@ class PointWorlds:
         self._corners = CORNERS.to(device)
         self._nowhere = torch.zeros(num_worlds, dtype=torch.bool, device=device)
 
+    def seed(self, seed: int) -> None:
+        """As :class:`metarl.envs.worlds.SeededWorlds`: nothing here draws."""
+
     def set_tasks(self, task: Float[Tensor, "world 2"]) -> None:
         self.goal = task
 

@@ -73,6 +73,9 @@ class MDPWorlds:
         self._world = torch.arange(num_worlds, device=device)
         self._nowhere = torch.zeros(num_worlds, dtype=torch.bool, device=device)
 
+    def seed(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
     def set_tasks(self, task: Float[Tensor, "world state action state+1"]) -> None:
         self.cumulative, self.mean_reward = task[..., :-1].cumsum(-1), task[..., -1]
 

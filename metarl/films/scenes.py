@@ -1,7 +1,7 @@
 """What a video shows of a task: which scene draws it, and the scenes of tasks without a body."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -10,9 +10,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from metarl.envs.camera import VisibleTask
+from metarl.envs.camera import PicturedTask, VisibleTask
 from metarl.films.bodies import Bodies, Picture
 from metarl.runs.experiment import Experiment
 
@@ -27,8 +28,8 @@ LEGEND = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "fram
 
 @runtime_checkable
 class Scene(Protocol):
-    """Draws episodes side by side. A state of an episode is a row of numbers: the qpos of a model; of other tasks the
-    observation, and the action and the reward that led there (zeros in the first row)."""
+    """Draws episodes side by side. A state of an episode is the qpos of a model; a picture, of worlds that draw
+    themselves; of other tasks the observation, and the action and the reward that led there (zeros in the first)."""
 
     steps_per_second: float
 
@@ -36,7 +37,7 @@ class Scene(Protocol):
         """What time it is at that step."""
 
     def panels(
-        self, episodes: Sequence[NDArray[np.float64]], steps: Sequence[int], width: int, height: int
+        self, episodes: Sequence[NDArray[Any]], steps: Sequence[int], width: int, height: int
     ) -> Iterator[list[Picture]]:
         """For each of ``steps`` a picture [height, width] of each episode [state, ...], which may be over by then."""
 
@@ -52,6 +53,8 @@ def find_scene(experiment: Experiment, task: Float[Tensor, "..."], num_steps: in
     pace = max(SLOWEST, num_steps / LONGEST)
     if isinstance(experiment.task, VisibleTask):
         return Bodies(experiment.task, task)
+    if isinstance(experiment.task, PicturedTask) and experiment.task.frames_per_second > 0:
+        return Drawn(experiment.task.frames_per_second)
     if spec.discrete and parameter.shape == (spec.action_dim,):
         return Bandit(parameter, pace)
     if spec.discrete and parameter.shape == (spec.obs_dim, spec.action_dim, spec.obs_dim + 1):
@@ -59,7 +62,8 @@ def find_scene(experiment: Experiment, task: Float[Tensor, "..."], num_steps: in
     if not spec.discrete and spec.obs_dim == 2 and parameter.shape == (2,):
         return Path2D(parameter)
     raise ValueError(
-        f"task is {experiment.task.name!r}: only MuJoCo tasks, bandits, tabular MDPs and points on a plane can be drawn"
+        f"task is {experiment.task.name!r}: only MuJoCo tasks, environments of Gymnasium built with render_mode "
+        "rgb_array, bandits, tabular MDPs and points on a plane can be drawn"
     )
 
 
@@ -73,6 +77,23 @@ class Canvas:
     def picture(self) -> Picture:
         self._agg.draw()
         return np.array(self._agg.buffer_rgba())[:, :, :3]
+
+
+class Drawn:
+    """What worlds that draw themselves showed."""
+
+    def __init__(self, steps_per_second: float) -> None:
+        self.steps_per_second = steps_per_second
+
+    def clock(self, step: int) -> str:
+        return f"{step / self.steps_per_second:.1f} s"
+
+    def panels(
+        self, episodes: Sequence[NDArray[np.uint8]], steps: Sequence[int], width: int, height: int
+    ) -> Iterator[list[Picture]]:
+        for step in steps:
+            shown = [pictures[min(step, len(pictures) - 1)] for pictures in episodes]
+            yield [np.asarray(ImageOps.pad(Image.fromarray(each), (width, height), color=PAPER)) for each in shown]
 
 
 class Path2D:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from metarl.envs.camera import VisibleWorlds
+from metarl.envs.camera import PicturedWorlds, VisibleWorlds
 from metarl.evaluate import adaptation, held_out_tasks
 from metarl.films.bodies import Picture
 from metarl.films.scenes import FAINT, INK, PAPER, SOLVED, Scene, find_scene
@@ -42,9 +42,9 @@ class Episode(NamedTuple):
 
     label: str
     """Whose episode it is, for the reader."""
-    states: NDArray[np.float64]
-    """What a scene draws [state, ...], see :class:`metarl.films.scenes.Scene`; of bodies one before each step, else
-    also the last."""
+    states: NDArray[Any]
+    """What a scene draws [state, ...], see :class:`metarl.films.scenes.Scene`; of bodies and pictures one before each
+    step, else also the last."""
     returns: NDArray[np.float64]
     """Sum of the rewards so far: 0, then after each step."""
     solved: NDArray[np.bool_]
@@ -124,8 +124,11 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
     poses: list[Tensor] = []
 
     def act(*arguments: Any) -> Any:
-        if isinstance(env.worlds, VisibleWorlds):  # before the step, which at its end may begin the next episode
-            poses.append(env.worlds.pose(0))
+        worlds = getattr(env, "worlds", None)
+        if isinstance(worlds, VisibleWorlds):  # before the step, which at its end may begin the next episode
+            poses.append(worlds.pose(0))
+        elif isinstance(worlds, PicturedWorlds):
+            poses.append(torch.from_numpy(worlds.picture(0)))
         return learner.act(*arguments)
 
     clips = []
@@ -146,7 +149,7 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
 
 def _clip(
     batch: TrajectoryBatch, poses: list[Tensor], begin: int, end: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_]]:
     """What world 0 did from step ``begin`` to before ``end``; a last step that diverged is left out."""
     end = begin + max(1, int(batch.valid[0, 0, begin:end].sum()))
     obs, action, reward, valid, next_obs = (
@@ -160,7 +163,7 @@ def _clip(
         states = torch.cat([torch.cat([obs, next_obs[-1:]]), led], dim=1)
     returns = np.cumsum([0.0, *reward.double().cpu().numpy()])
     solved = np.logical_or.accumulate([False, *batch.success[0, 0, begin:end].cpu().numpy()])
-    return states.double().cpu().numpy(), returns, solved
+    return (states if states.dtype == torch.uint8 else states.double()).cpu().numpy(), returns, solved
 
 
 def _write_mp4(path: Path, scene: Scene, episodes: Sequence[Episode], title: str, seconds: float | None) -> None:

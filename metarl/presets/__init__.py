@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from metarl.algorithms import find_learner, learner_name
 from metarl.envs.registry import find_preset
-from metarl.presets import ant, bandits, half_cheetah, metaworld, navigation, tabular_mdps, walkers
+from metarl.presets import ant, bandits, gymnasium, half_cheetah, metaworld, navigation, tabular_mdps, walkers
 from metarl.presets.defaults import default
 from metarl.runs.experiment import Experiment
 
@@ -58,6 +58,6 @@ def make(task: str, learner: str, preset: str | None = None, task_preset: str | 
     return experiment if task_preset is None else replace(experiment, task=definition)
 
 
-for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, metaworld):
+for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld):
     for _presets in _family.PRESETS:
         add(_presets)

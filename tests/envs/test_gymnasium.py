@@ -178,8 +178,8 @@ def test_what_cannot_work_is_named(name: str, options: dict[str, Any], message: 
 
 def test_options_of_reset_that_nothing_reads_are_refused() -> None:
     for env in (GymnasiumEnv("navigation"), TaskVectorEnv("navigation", 2)):
-        with pytest.raises(BadField, match="options has reset_mask"):
-            env.reset(options={"reset_mask": np.ones(2, np.bool_)})
+        with pytest.raises(BadField, match="options has goal"):
+            env.reset(options={"goal": GOALS[0]})
 
 
 # --- actions and endings
