@@ -19,7 +19,7 @@ from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
 from metarl.extensions import LEARNERS, PARTS, load_installed, members, register
 from metarl.losses.policy_gradient import ratio_loss
-from metarl.networks.encoders import CNN, Encoder
+from metarl.networks.encoders import CNN, Encoder, Identity
 from metarl.networks.mlp import MLP, CategoricalMLP, GaussianMLP
 from metarl.networks.protocol import MemoryPolicy, Policy
 from metarl.networks.recurrent import RecurrentPolicy
@@ -126,10 +126,10 @@ def test_what_is_registered_must_be_a_class_of_its_kind_and_have_a_name_of_its_o
     class Nothing:
         width: int = 3
 
-    with pytest.raises(BadField, match="Nothing: use a subclass of Encoder, Policy, MemoryPolicy, or a MetaLearner"):
+    with pytest.raises(BadField, match="Nothing: use a subclass of Encoder, MemoryPolicy, Policy, or a MetaLearner"):
         register(Nothing)
     with pytest.raises(BadField, match="use a frozen dataclass"):
-        register(lambda: None)  # type: ignore[arg-type, type-var]
+        register(int)
     with pytest.raises(BadField, match=r"Maml: metarl\.algorithms\.maml has a MAML, call yours something else"):
         register(type("Maml", (metarl.MAML,), {}))
     with pytest.raises(BadField, match=r"MLP: metarl\.networks\.mlp has a MLP"):
@@ -139,7 +139,7 @@ def test_what_is_registered_must_be_a_class_of_its_kind_and_have_a_name_of_its_o
 def test_an_open_field_holds_what_is_registered_and_nothing_else() -> None:
     assert members(Policy) == (MLP, GaussianMLP, CategoricalMLP)
     assert members(MemoryPolicy) == (RecurrentPolicy,)
-    assert members(Encoder | None) == (CNN, type(None))
+    assert members(Encoder | None) == (Identity, CNN, type(None))
 
     class Unregistered(MLP):
         pass
@@ -157,8 +157,10 @@ def test_parts_of_parts_are_picked_with_their_options() -> None:
     learner, left = choose_all(metarl.MAML(policy=CategoricalMLP()), [*arguments, "--inner-lr", "1"])
     assert learner.policy == MLP(encoder=CNN((1, 1, 1), kernel=1, filters=(2,)))
     assert left == [*arguments[2:-2], "--inner-lr", "1"]
-    assert choose_all(learner, ["--encoder", "none"])[0].policy.encoder is None
-    with pytest.raises(ValueError, match="encoder is 'rnn': use one of cnn, none, or name the file that defines it"):
+    assert choose_all(learner, ["--encoder", "identity"])[0].policy.encoder == Identity()
+    with pytest.raises(
+        ValueError, match="encoder is 'rnn': use one of identity, cnn, or name the file that defines it"
+    ):
         choose_all(learner, ["--encoder", "rnn"])
 
 
