@@ -35,7 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POLICY, LEARNER = EXPERIMENTS / "own_network.py", EXPERIMENTS / "own_algorithm.py"
 TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "4", "--eval-interval", "0"]
-OWN = ["--learner", "anil", "--policy", "two-heads", "--width", "8", "--code", str(LEARNER), "--code", str(POLICY)]
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +48,6 @@ def forgetful() -> Iterator[None]:
     load_installed.cache_clear()
 
 
-def forget() -> None:
-    LEARNERS.pop("ANIL", None)
-    PARTS[Policy].pop("TwoHeads", None)
-
-
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as exit_request:
         cli.main(list(arguments))
@@ -62,41 +56,58 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_both_are_trained_reopened_evaluated_and_resumed_where_their_files_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "file", "recorded", "said"),
+    [
+        (
+            ["--learner", "anil", "--clip", "0.1"],
+            LEARNER,
+            ("ANIL", "MLP"),
+            "its learner, ANIL, is none of MAML",
+        ),
+        (
+            ["--learner", "maml", "--policy", "two-heads", "--width", "8"],
+            POLICY,
+            ("MAML", "TwoHeads"),
+            "policy is of the class TwoHeads, defined nowhere here: use MLP, GaussianMLP, CategoricalMLP",
+        ),
+    ],
+    ids=["algorithm", "network"],
+)
+def test_it_is_trained_reopened_evaluated_and_resumed_where_its_file_is_named(
+    options: list[str],
+    file: Path,
+    recorded: tuple[str, str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "own"
-    cli.main(["train", "navigation", *OWN, *TINY, "--iterations", "1", "--runs", str(tmp_path), "--name", "own"])
-    assert f"metarl evaluate {run} --code {LEARNER} --code {POLICY}" in capsys.readouterr().out
+    run, code = tmp_path / "own", ["--code", str(file)]
+    start = ["train", "navigation", *options, *code, *TINY, "--iterations", "1", "--runs", str(tmp_path)]
+    cli.main([*start, "--name", "own"])
+    assert f"metarl evaluate {run} --code {file}" in capsys.readouterr().out
     learner = json.loads((run / "config.json").read_text())["learner"]
-    assert learner["class"] == "ANIL"
-    assert learner["policy"] == {"class": "TwoHeads", "width": 8, "first_std": 1.0}
-    assert "own_" not in (run / "config.json").read_text(), "names of classes, and never where to find them"
+    assert (learner["class"], learner["policy"]["class"]) == recorded
+    assert str(file.stem) not in (run / "config.json").read_text(), "names of classes, and never where to find them"
 
-    forget()
+    LEARNERS.pop("ANIL", None)
+    PARTS[Policy].pop("TwoHeads", None)
     test = ["evaluate", str(run), "--tasks", "2", "--steps", "1", "--pretrain-iterations", "0"]
-    assert "its learner, ANIL, is none of MAML" in (said := refused(capsys, *test))
-    assert said.endswith("name the file that defines it with --code")
-    run_code(LEARNER)
-    said = refused(capsys, *test)
-    assert (
-        "policy is of the class TwoHeads, defined nowhere here: use MLP, GaussianMLP, CategoricalMLP, or name" in said
-    )
-    forget()
-    cli.main([*test, *OWN[-4:]])
+    refusal = refused(capsys, *test)
+    assert said in refusal
+    assert refusal.endswith("name the file that defines it with --code")
+    cli.main([*test, *code])
     assert (run / "evaluation.json").exists()
-    cli.main(["train", "--resume", str(run), "--iterations", "2", *OWN[-4:]])
+    cli.main(["train", "--resume", str(run), "--iterations", "2", *code])
     assert len((run / "progress.csv").read_text().splitlines()) == 1 + 2
-    trial = metarl.load(run).trial(seed=0)
-    assert trial.act([0.0, 0.0]).shape == (2,)
-    assert metarl.load(run).learner.policy == PARTS[Policy]["TwoHeads"](width=8)
+    assert metarl.load(run).trial(seed=0).act([0.0, 0.0]).shape == (2,)
 
 
 def test_anil_is_finite_differences_of_the_adapted_policies_loss_and_adapts_the_last_layer_alone() -> None:
     """To first order the meta-gradient is that of the loss at phi; checked for each task by torch.func.grad alone."""
     run_code(LEARNER)
     tasks = find_preset("navigation", horizon=5)
-    learner = LEARNERS["ANIL"](policy=GaussianMLP((4,)), epochs=1, learning_rate=0.1)
+    learner = LEARNERS["ANIL"](policy=MLP((4,)), epochs=1, learning_rate=0.1)
     env, batches = tasks.make(3, 2, seed=0), []
     state = learner.init(tasks.spec, stream(0, "parameters"))
     progress = Progress(state, stream(0, "tasks"), stream(0, "actions"))
