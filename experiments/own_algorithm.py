@@ -8,16 +8,16 @@ for all tasks. This is its first-order form: the meta-gradient is the adapted po
     metarl evaluate runs/anil --code experiments/own_algorithm.py
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl import Experiment, GaussianMLP, GradientLearner, envs, presets, register
+from metarl import MLP, Experiment, GradientLearner, envs, presets, register
 from metarl.envs import EnvSpec
-from metarl.envs.fields import require
+from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import clipped_ratio_loss
 from metarl.networks.normalize import updated
@@ -34,6 +34,7 @@ class ANILState(NamedTuple):
 class ANIL(GradientLearner):
     """Of :class:`GradientLearner` it keeps how policies act, are credited and take inner steps."""
 
+    policy: MLP = field(default_factory=MLP)
     learning_rate: float = 3e-3
     """Adam's step size."""
     epochs: int = 5
@@ -44,14 +45,16 @@ class ANIL(GradientLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "learning_rate", "epochs", "clip", above=0)
+        if not isinstance(self.policy, MLP) or self.policy.context_size:
+            raise BadField(f"policy is {self.policy}: ANIL adapts the last layer of an MLP without context")
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ANILState:
         return ANILState(self.initial_weights(spec, generator), {})
 
     def split(self, meta: Params) -> tuple[Params, Params]:
-        """theta, and the step size of what adapts: the layer of the highest number."""
+        """theta, and the step size of what adapts."""
         theta, rates = super().split(meta)
-        last = max(name.rpartition("_")[2] for name in theta if name.startswith("weight_"))
+        last = len(self.policy.hidden_sizes)
         return theta, {name: rates[name] for name in (f"weight_{last}", f"bias_{last}")}
 
     def update(self, state: ANILState, batches: list[TrajectoryBatch]) -> tuple[ANILState, Metrics]:
@@ -80,7 +83,7 @@ presets.add(
     {
         "corner": Experiment(
             task=envs.find_preset("navigation", "corner"),
-            learner=ANIL(policy=GaussianMLP((64, 64)), adapt_steps=3),
+            learner=ANIL(policy=MLP((64, 64)), adapt_steps=3),
             iterations=100,
         )
     }

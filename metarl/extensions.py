@@ -38,13 +38,13 @@ def register(cls: Class) -> Class:
     """
     from metarl.envs.fields import BadField  # here, for it imports torch
 
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    if not dataclasses.is_dataclass(cls):
         raise BadField(f"register got {cls!r}: use a frozen dataclass, whose fields are its options")
     homes = [known for base, known in PARTS.items() if issubclass(cls, base)]
     if not homes and all(callable(getattr(cls, name, None)) for name in METHODS):
         homes = [LEARNERS]
     if not homes:
-        wanted = ", ".join(base.__name__ for base in PARTS)
+        wanted = ", ".join(sorted(base.__name__ for base in PARTS))
         raise BadField(
             f"register got {cls.__name__}: use a subclass of {wanted}, or a MetaLearner with all its methods"
         )

@@ -45,8 +45,8 @@ def learner_options(cls: type) -> dict[str, str]:
     """The options of a learner or a part of one, those of every part that it may have among them."""
     options = options_of(cls) | {f"--{kebab(name)}": "value" for name in choices_of(cls)}
     for hint in fields_of(cls).values():
-        for part in filter(dataclasses.is_dataclass, members(hint)):
-            options |= learner_options(part)
+        for part in members(hint):
+            options |= learner_options(part) if dataclasses.is_dataclass(part) else {}
     return options
 
 

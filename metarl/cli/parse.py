@@ -128,6 +128,8 @@ def choose(value: T, name: str, choice: str, arguments: Sequence[str] = ()) -> T
     part = None
     if choice != "none":
         own = [argument for argument in arguments if argument not in ("-h", "--help")]
+        for inner in choices_of(known[choice]):  # which are picked next
+            own = without(f"--{inner}", own)
         part, _ = parse(known[choice], own, config=FLAT, return_unknown_args=True)
     return dataclasses.replace(value, **{name: part})  # type: ignore[type-var]
 
@@ -139,14 +141,13 @@ def choose_all(value: T, arguments: Sequence[str]) -> tuple[T, list[str]]:
         The value with these parts, and the arguments that are left.
     """
     left = list(arguments)
-    for name, choices in choices_of(type(value)).items():
+    for name in choices_of(type(value)):
         if (choice := value_of(f"--{name}", left)) is not None:
-            left = without(f"--{name}", left)
-            value = choose(value, name, choice, left)
-        part = getattr(value, name)
-        if type(part) in choices.values() and part is not None:
-            part, left = choose_all(part, left)
-            value = dataclasses.replace(value, **{name: part})  # type: ignore[type-var]
+            value, left = choose(value, name, choice, left), without(f"--{name}", left)
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(part := getattr(value, field.name)):
+            chosen, left = choose_all(part, left)
+            value = value if chosen is part else dataclasses.replace(value, **{field.name: chosen})  # type: ignore[type-var]
     return value, left
 
 

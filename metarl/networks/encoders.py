@@ -49,6 +49,21 @@ def encode(encoder: Encoder, params: Params, obs: Float[Tensor, "*batch n obs"])
 
 @register
 @dataclass(frozen=True)
+class Identity(Encoder):
+    """The observation as it is."""
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        return {}
+
+    def num_features(self, spec: EnvSpec) -> int:
+        return spec.obs_dim
+
+    def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> Float[Tensor, "*batch n obs"]:
+        return obs
+
+
+@register
+@dataclass(frozen=True)
 class CNN(Encoder):
     """Convolutions and a layer on top, each followed by a rectifier; no padding."""
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
 from metarl.networks.distributions import Categorical, DiagGaussian, mean_std
-from metarl.networks.encoders import Encoder, encode, encoder_params
+from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
 from metarl.networks.normalize import initial, normalized
 from metarl.networks.protocol import Policy
 from metarl.types import Metrics, Params
@@ -43,8 +43,8 @@ class MLP(Policy):
     0: all parameters adapt."""
     normalize_obs: bool = False
     """Standardize observations by their running mean and deviation over the steps of training."""
-    encoder: Encoder | None = None
-    """What the observation passes before the hidden layers: None is nothing, cnn for images."""
+    encoder: Encoder = field(default_factory=Identity)
+    """What the observation passes before the hidden layers."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -54,14 +54,12 @@ class MLP(Policy):
             raise BadField(f"init_std is {self.init_std}: use a value of at least min_std ({self.min_std}) > 0")
 
     def require_fits(self, spec: EnvSpec) -> None:
-        if self.encoder is not None:
-            self.encoder.require_fits(spec)
+        self.encoder.require_fits(spec)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Glorot-uniform weights and zero biases, on the generator's device."""
-        num_inputs = spec.obs_dim if self.encoder is None else self.encoder.num_features(spec)
-        sizes = [num_inputs + self.context_size, *self.hidden_sizes, spec.action_dim]
-        params: Params = {} if self.encoder is None else encoder_params(self.encoder, spec, generator)
+        sizes = [self.encoder.num_features(spec) + self.context_size, *self.hidden_sizes, spec.action_dim]
+        params = encoder_params(self.encoder, spec, generator)
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             bound = math.sqrt(6 / (fan_in + fan_out))
             uniform = torch.rand(fan_in, fan_out, generator=generator, device=generator.device)
@@ -82,9 +80,7 @@ class MLP(Policy):
 
     def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> DiagGaussian | Categorical:
         """``params`` is of one policy, or has the leading axes of ``obs`` (one policy a task)."""
-        hidden = normalized(params, obs)
-        if self.encoder is not None:
-            hidden = encode(self.encoder, params, hidden)
+        hidden = encode(self.encoder, params, normalized(params, obs))
         if self.context_size:
             context = params[CONTEXT].unsqueeze(-2)
             hidden = torch.cat([hidden, context.expand(*obs.shape[:-1], self.context_size)], dim=-1)

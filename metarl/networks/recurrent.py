@@ -1,7 +1,7 @@
 """Policies with memory: encoder, memory, and two heads, for the action distribution and the value."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
 from metarl.networks.distributions import Categorical, DiagGaussian, Distribution, mean_std
-from metarl.networks.encoders import Encoder, encode, encoder_params
+from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
 from metarl.networks.memory import HEADS, MEMORIES, orthogonal
 from metarl.networks.mlp import MOST_UNITS, require_layers
 from metarl.networks.normalize import initial, normalized
@@ -53,8 +53,8 @@ class RecurrentPolicy(MemoryPolicy):
     deviation of every state, both through tanh: in [-1, 1] (the published code of Meta-World+; init_std is 1)."""
     normalize_obs: bool = False
     """Standardize observations by their running mean and deviation over the steps of training."""
-    encoder: Encoder | None = None
-    """What the observation passes before the tanh layers and the memory: None is nothing, cnn for images."""
+    encoder: Encoder = field(default_factory=Identity)
+    """What the observation passes before the tanh layers and the memory."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
@@ -73,8 +73,7 @@ class RecurrentPolicy(MemoryPolicy):
         """
         if spec.discrete and self.head != "linear":
             raise BadField(f"head is {self.head!r}: the task has discrete actions, use linear")
-        if self.encoder is not None:
-            self.encoder.require_fits(spec)
+        self.encoder.require_fits(spec)
 
     def without_memory(self) -> "RecurrentPolicy":
         return replace(self, memory="none")
@@ -83,9 +82,9 @@ class RecurrentPolicy(MemoryPolicy):
         """Orthogonal encoder, a policy head near zero (nearly uniform or centered actions), a zero value head."""
         self.require_fits(spec)
         memory = MEMORIES[self.memory]
-        num_inputs = spec.obs_dim if self.encoder is None else self.encoder.num_features(spec)
+        num_inputs = self.encoder.num_features(spec)
         num_inputs += spec.action_dim + 2 if memory.sees_history else 0
-        params: Params = {} if self.encoder is None else encoder_params(self.encoder, spec, generator)
+        params = encoder_params(self.encoder, spec, generator)
         for layer, size in enumerate(self.encoder_sizes):
             params[f"encoder.weight_{layer}"] = orthogonal(size, num_inputs, generator)
             params[f"encoder.bias_{layer}"] = torch.zeros(size, device=generator.device)
@@ -136,13 +135,12 @@ class RecurrentPolicy(MemoryPolicy):
 
     def _observed(self, params: Params, inputs: Float[Tensor, "batch time in"]) -> Float[Tensor, "batch time out"]:
         """The inputs, their observation normalized and encoded."""
-        if not (self.normalize_obs or self.encoder):
+        if not self.normalize_obs and isinstance(self.encoder, Identity):
             return inputs
         num_actions = len(params["policy.bias"]) // (2 if self.head == "tanh" else 1)
         num_history = num_actions + 2 if MEMORIES[self.memory].sees_history else 0
         obs, history = inputs.split([inputs.shape[-1] - num_history, num_history], dim=-1)
-        obs = normalized(params, obs)
-        return torch.cat([obs if self.encoder is None else encode(self.encoder, params, obs), history], dim=-1)
+        return torch.cat([encode(self.encoder, params, normalized(params, obs)), history], dim=-1)
 
     def metrics(self, params: Params) -> Metrics:
         return {"train/policy_std": mean_std(params, self.min_std)} if "log_std" in params else {}

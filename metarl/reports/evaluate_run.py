@@ -142,7 +142,7 @@ def evaluate_run(
     progress = loaded.progress
     folder = require_writable(run if out is None else out)
     prepare_process(experiment.num_threads)
-    agents = references(experiment.task, plan.trial)
+    agents = references(experiment.task, plan.trial) if experiment.learner.remembers else {}  # they play trials
     if pretrain_iterations is None:
         as_many_steps = progress.iteration * (1 + experiment.learner.adapt_steps)
         pretrain_iterations = 0 if agents or published_success(experiment.task) else as_many_steps

@@ -131,6 +131,10 @@ def test_the_policy_follows_the_actions_and_another_kind_is_refused(run: Run, ta
     assert found.code == 0, found.err
     policy = json.loads((tmp_path / "runs" / "tiny" / "config.json").read_text())["learner"]["policy"]
     assert policy["class"] in ("MLP", "CategoricalMLP")
+    options = ["--tasks", "2", "--steps", "1", "--adaptation-episodes", "2", "--episodes", "2"]
+    cli.main(["evaluate", "runs/tiny", *options, "--pretrain-iterations", "0"])
+    rows = json.loads((tmp_path / "runs" / "tiny" / "evaluation.json").read_text())["comparisons"]
+    assert set(rows) == {"MAML, greedy", "untrained"}, "the agents for trials have no inner step"
 
 
 @pytest.mark.parametrize("outer", ["trpo", "ppo", "gradient"])

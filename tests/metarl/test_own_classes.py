@@ -19,7 +19,7 @@ from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
 from metarl.extensions import LEARNERS, PARTS, load_installed, members, register
 from metarl.losses.policy_gradient import ratio_loss
-from metarl.networks.encoders import CNN, Encoder
+from metarl.networks.encoders import CNN, Encoder, Identity
 from metarl.networks.mlp import MLP, CategoricalMLP, GaussianMLP
 from metarl.networks.protocol import MemoryPolicy, Policy
 from metarl.networks.recurrent import RecurrentPolicy
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 POLICY, LEARNER = EXPERIMENTS / "own_network.py", EXPERIMENTS / "own_algorithm.py"
 TINY = ["--num-tasks", "2", "--num-envs", "2", "--episodes", "2", "--horizon", "4", "--eval-interval", "0"]
-OWN = ["--learner", "anil", "--policy", "two-heads", "--width", "8", "--code", str(LEARNER), "--code", str(POLICY)]
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +48,6 @@ def forgetful() -> Iterator[None]:
     load_installed.cache_clear()
 
 
-def forget() -> None:
-    LEARNERS.pop("ANIL", None)
-    PARTS[Policy].pop("TwoHeads", None)
-
-
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as exit_request:
         cli.main(list(arguments))
@@ -62,41 +56,58 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_both_are_trained_reopened_evaluated_and_resumed_where_their_files_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "file", "recorded", "said"),
+    [
+        (
+            ["--learner", "anil", "--clip", "0.1"],
+            LEARNER,
+            ("ANIL", "MLP"),
+            "its learner, ANIL, is none of MAML",
+        ),
+        (
+            ["--learner", "maml", "--policy", "two-heads", "--width", "8"],
+            POLICY,
+            ("MAML", "TwoHeads"),
+            "policy is of the class TwoHeads, defined nowhere here: use MLP, GaussianMLP, CategoricalMLP",
+        ),
+    ],
+    ids=["algorithm", "network"],
+)
+def test_it_is_trained_reopened_evaluated_and_resumed_where_its_file_is_named(
+    options: list[str],
+    file: Path,
+    recorded: tuple[str, str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "own"
-    cli.main(["train", "navigation", *OWN, *TINY, "--iterations", "1", "--runs", str(tmp_path), "--name", "own"])
-    assert f"metarl evaluate {run} --code {LEARNER} --code {POLICY}" in capsys.readouterr().out
+    run, code = tmp_path / "own", ["--code", str(file)]
+    start = ["train", "navigation", *options, *code, *TINY, "--iterations", "1", "--runs", str(tmp_path)]
+    cli.main([*start, "--name", "own"])
+    assert f"metarl evaluate {run} --code {file}" in capsys.readouterr().out
     learner = json.loads((run / "config.json").read_text())["learner"]
-    assert learner["class"] == "ANIL"
-    assert learner["policy"] == {"class": "TwoHeads", "width": 8, "first_std": 1.0}
-    assert "own_" not in (run / "config.json").read_text(), "names of classes, and never where to find them"
+    assert (learner["class"], learner["policy"]["class"]) == recorded
+    assert str(file.stem) not in (run / "config.json").read_text(), "names of classes, and never where to find them"
 
-    forget()
+    LEARNERS.pop("ANIL", None)
+    PARTS[Policy].pop("TwoHeads", None)
     test = ["evaluate", str(run), "--tasks", "2", "--steps", "1", "--pretrain-iterations", "0"]
-    assert "its learner, ANIL, is none of MAML" in (said := refused(capsys, *test))
-    assert said.endswith("name the file that defines it with --code")
-    run_code(LEARNER)
-    said = refused(capsys, *test)
-    assert (
-        "policy is of the class TwoHeads, defined nowhere here: use MLP, GaussianMLP, CategoricalMLP, or name" in said
-    )
-    forget()
-    cli.main([*test, *OWN[-4:]])
+    refusal = refused(capsys, *test)
+    assert said in refusal
+    assert refusal.endswith("name the file that defines it with --code")
+    cli.main([*test, *code])
     assert (run / "evaluation.json").exists()
-    cli.main(["train", "--resume", str(run), "--iterations", "2", *OWN[-4:]])
+    cli.main(["train", "--resume", str(run), "--iterations", "2", *code])
     assert len((run / "progress.csv").read_text().splitlines()) == 1 + 2
-    trial = metarl.load(run).trial(seed=0)
-    assert trial.act([0.0, 0.0]).shape == (2,)
-    assert metarl.load(run).learner.policy == PARTS[Policy]["TwoHeads"](width=8)
+    assert metarl.load(run).trial(seed=0).act([0.0, 0.0]).shape == (2,)
 
 
 def test_anil_is_finite_differences_of_the_adapted_policies_loss_and_adapts_the_last_layer_alone() -> None:
     """To first order the meta-gradient is that of the loss at phi; checked for each task by torch.func.grad alone."""
     run_code(LEARNER)
     tasks = find_preset("navigation", horizon=5)
-    learner = LEARNERS["ANIL"](policy=GaussianMLP((4,)), epochs=1, learning_rate=0.1)
+    learner = LEARNERS["ANIL"](policy=MLP((4,)), epochs=1, learning_rate=0.1)
     env, batches = tasks.make(3, 2, seed=0), []
     state = learner.init(tasks.spec, stream(0, "parameters"))
     progress = Progress(state, stream(0, "tasks"), stream(0, "actions"))
@@ -126,10 +137,10 @@ def test_what_is_registered_must_be_a_class_of_its_kind_and_have_a_name_of_its_o
     class Nothing:
         width: int = 3
 
-    with pytest.raises(BadField, match="Nothing: use a subclass of Encoder, Policy, MemoryPolicy, or a MetaLearner"):
+    with pytest.raises(BadField, match="Nothing: use a subclass of Encoder, MemoryPolicy, Policy, or a MetaLearner"):
         register(Nothing)
     with pytest.raises(BadField, match="use a frozen dataclass"):
-        register(lambda: None)  # type: ignore[arg-type, type-var]
+        register(int)
     with pytest.raises(BadField, match=r"Maml: metarl\.algorithms\.maml has a MAML, call yours something else"):
         register(type("Maml", (metarl.MAML,), {}))
     with pytest.raises(BadField, match=r"MLP: metarl\.networks\.mlp has a MLP"):
@@ -139,7 +150,7 @@ def test_what_is_registered_must_be_a_class_of_its_kind_and_have_a_name_of_its_o
 def test_an_open_field_holds_what_is_registered_and_nothing_else() -> None:
     assert members(Policy) == (MLP, GaussianMLP, CategoricalMLP)
     assert members(MemoryPolicy) == (RecurrentPolicy,)
-    assert members(Encoder | None) == (CNN, type(None))
+    assert members(Encoder | None) == (Identity, CNN, type(None))
 
     class Unregistered(MLP):
         pass
@@ -157,8 +168,10 @@ def test_parts_of_parts_are_picked_with_their_options() -> None:
     learner, left = choose_all(metarl.MAML(policy=CategoricalMLP()), [*arguments, "--inner-lr", "1"])
     assert learner.policy == MLP(encoder=CNN((1, 1, 1), kernel=1, filters=(2,)))
     assert left == [*arguments[2:-2], "--inner-lr", "1"]
-    assert choose_all(learner, ["--encoder", "none"])[0].policy.encoder is None
-    with pytest.raises(ValueError, match="encoder is 'rnn': use one of cnn, none, or name the file that defines it"):
+    assert choose_all(learner, ["--encoder", "identity"])[0].policy.encoder == Identity()
+    with pytest.raises(
+        ValueError, match="encoder is 'rnn': use one of identity, cnn, or name the file that defines it"
+    ):
         choose_all(learner, ["--encoder", "rnn"])
 
 
