@@ -1,5 +1,6 @@
 """``metarl train``: a task, a learner, whose settings to start from, and single fields of them changed."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from metarl.cli.parse import choices_of, choose, options_of, parse, value_of, wi
 from metarl.envs.registry import TASKS, find_preset
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
-from metarl.runs.folder import create_run, load_experiment
+from metarl.runs.folder import RunExists, create_run, load_experiment
 from metarl.runs.session import execute
 
 
@@ -34,6 +35,9 @@ class Train(Generic[TaskT, LearnerT]):
     resume: Path | None = None
     """Run folder to continue from its newest checkpoint. Of the other options only iterations, the intervals, device,
     physics, num_threads and deterministic may then differ from those of the run."""
+    start_or_resume: bool = False
+    """Begin the run called --name, or continue it where it is there already: the same command, submitted again after
+    whatever ended it, goes on. The other options are those that began it."""
     code: Path | None = None
     """Python file that defines the task, where it is none of this library's; it is run."""
 
@@ -53,7 +57,9 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
-    if recorded is None:
+    if options.start_or_resume:
+        run = start_or_find(options.experiment, options.runs, options.name, resume=options.resume)
+    elif recorded is None:
         run = create_run(options.experiment, options.runs, options.name)
     else:
         run = options.resume
@@ -69,6 +75,23 @@ def train(arguments: Sequence[str], task: str | None) -> int:
             f"tensorboard --logdir {run.parent}"
         )
     return exit_code
+
+
+def start_or_find(experiment: Experiment, runs: Path, name: str | None, *, resume: Path | None = None) -> Path:
+    """The run called ``name``, made where there is none.
+
+    Raises:
+        ValueError: no name, a name and a run to resume, or a run of that name that is another experiment.
+    """
+    if resume is not None:
+        raise ValueError(f"start_or_resume is asked for beside resume {resume}: use one of them")
+    if name is None:
+        raise ValueError("start_or_resume needs the run's --name: without one every start is a run of its own")
+    if not (runs / name).exists():
+        with contextlib.suppress(RunExists):  # another process was faster; the lock tells who goes on
+            return create_run(experiment, runs, name)
+    require_same(load_experiment(runs / name, device=experiment.device), experiment)
+    return runs / name
 
 
 FLAT = (tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
