@@ -15,6 +15,7 @@ USAGE = """usage: metarl VERB ...
 Meta-reinforcement learning: train a policy that adapts to new tasks, and test it on tasks it has never seen.
 
   train TASK     train a meta-learner on a task distribution, or continue a run (--resume)
+  tune TASK      search for settings, by any number of processes that see one folder
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
   plot RUN ...   draw learning curves of runs
   video RUN      film a held-out task before and after adaptation

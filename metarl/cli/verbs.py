@@ -17,6 +17,7 @@ from rich.console import Console
 from metarl import catalogue
 from metarl.cli.parse import parse, value_of
 from metarl.cli.train import train
+from metarl.cli.tune import tune
 from metarl.envs.camera import find_backend
 from metarl.envs.registry import find_preset
 from metarl.films.video import render_run
@@ -157,10 +158,11 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
             known = describe()
             if (mistake := catalogue.mistake(verb, rest, known)) is not None:
                 raise ValueError(mistake)
-        if verb == "train":
-            position, _ = catalogue.named(rest, known)
+        if verb in catalogue.OF_EXPERIMENTS:
+            position, _ = catalogue.named(verb, rest, known)
             task = None if position is None else rest[position]
-            return train([argument for here, argument in enumerate(rest) if here != position], task)
+            others = [argument for here, argument in enumerate(rest) if here != position]
+            return (train if verb == "train" else tune)(others, task)
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
         prepare_process(num_threads=0)
         chosen(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
