@@ -222,8 +222,13 @@ def work(search: Search, console: Console, *, hours: float | None = None) -> int
         if not trained:
             if not waiting:
                 console.print("every run of this rung is in another worker's hands: waiting for them")
-            time.sleep(POLL)
+            wait()
         waiting = not trained
+
+
+def wait() -> None:
+    """For others, who hold every run that is left."""
+    time.sleep(POLL)
 
 
 def train(search: Search, job: Job, console: Console, deadline: float) -> int:
@@ -234,9 +239,10 @@ def train(search: Search, job: Job, console: Console, deadline: float) -> int:
     def over(iteration: int, metrics: Metrics) -> bool:
         return time.monotonic() >= deadline
 
-    console.print(f"trial {job.trial} to iteration {job.experiment.iterations}: {job.run}")
     try:
-        return execute(job.experiment, job.run, console=Console(quiet=True), callbacks=[over])
+        code = execute(job.experiment, job.run, console=Console(quiet=True), callbacks=[over])
+        console.print(f"trial {job.trial}: {len(read_progress(job.run))} iterations of {search.rungs[-1]}, {job.run}")
+        return code
     except FloatingPointError as error:
         console.print(f"trial {job.trial} diverged: {error}")
         with search.locked():
