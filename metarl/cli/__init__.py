@@ -19,6 +19,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
   plot RUN ...   draw learning curves of runs
   video RUN      film a held-out task before and after adaptation
+  track RUN      mirror a run folder to Weights & Biases
   list           tasks, learners and presets
   doctor         what this machine can do
 

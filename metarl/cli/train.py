@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 import tyro
 
@@ -17,6 +17,7 @@ from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
 from metarl.runs.folder import RunExists, create_run, load_experiment
 from metarl.runs.session import execute
+from metarl.runs.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Train(Generic[TaskT, LearnerT]):
     start_or_resume: bool = False
     """Begin the run called --name, or continue it where it is there already: the same command, submitted again after
     whatever ended it, goes on. The other options are those that began it."""
+    track: Literal["none", "wandb"] = "none"
+    """Mirror the run to Weights & Biases as it goes (WANDB_MODE=offline keeps it here); the run folder stays the
+    record, and a tracker that fails changes nothing."""
+    project: str = "metarl"
+    """Project there."""
     code: Path | None = None
     """Python file that defines the task, where it is none of this library's; it is run."""
 
@@ -66,7 +72,7 @@ def train(arguments: Sequence[str], task: str | None) -> int:
         if options.name is not None:
             raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
         require_same(recorded, options.experiment)
-    exit_code = execute(options.experiment, run)
+    exit_code = execute_tracked(options.experiment, run, options.project if options.track == "wandb" else None)
     if exit_code == 0:
         file = code or (sys.argv[0] if type(start.task).__module__ == "__main__" else None)
         code_option = f" --code {file}" if file else ""
@@ -74,6 +80,18 @@ def train(arguments: Sequence[str], task: str | None) -> int:
             f"done: metarl evaluate {run}{code_option} · metarl video {run}{code_option} · "
             f"tensorboard --logdir {run.parent}"
         )
+    return exit_code
+
+
+def execute_tracked(experiment: Experiment, run: Path, project: str | None) -> int:
+    """Trains, with the run mirrored to a project of Weights & Biases where one is named; returns the exit code."""
+    if project is None:
+        return execute(experiment, run)
+    tracker, exit_code = Tracker(experiment, run, lambda line: print(line, file=sys.stderr), project=project), 1
+    try:
+        exit_code = execute(experiment, run, callbacks=[tracker])
+    finally:
+        tracker.close(exit_code)
     return exit_code
 
 

@@ -24,7 +24,10 @@ from metarl.films.video import render_run
 from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
 from metarl.runs.code import run_code
+from metarl.runs.folder import load_experiment
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
+from metarl.runs.study_folders import read_progress
+from metarl.runs.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,27 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Track:
+    """Mirror a run folder to Weights & Biases: settings, metrics, evaluation, plots and videos that are there."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    project: str = "metarl"
+    """Project there; a run that is there already keeps its own."""
+    code: Path | None = None
+    """Python file that defines the run's task, where it is none of this library's; it is run."""
+
+    def __call__(self, console: Console) -> None:
+        said: list[str] = []
+        tracker = Tracker(load_experiment(self.run, device="cpu"), self.run, said.append, project=self.project)
+        tracker.mirror(iter(read_progress(self.run)))
+        tracker.close()
+        if said:
+            raise ValueError(said[0].partition("; the run goes on")[0])
+        console.print(f"mirrored {self.run}")
+
+
+@dataclass(frozen=True)
 class List:
     """Show every task distribution with its dimensions, the learners, and the presets."""
 
@@ -139,7 +163,7 @@ def physics_rate(num_steps: int = 50) -> float:
     return num_steps * env.num_tasks * env.num_envs / (time.perf_counter() - began)
 
 
-VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "list": List, "doctor": Doctor}
+VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "track": Track, "list": List, "doctor": Doctor}
 
 
 def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:

@@ -12,7 +12,7 @@ from metarl.envs.api import TaskEnv
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
 from metarl.metrics import by_kind
-from metarl.runs import checkpoint, table
+from metarl.runs import checkpoint, hparams, table
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
 from metarl.runs.folder import record_config
@@ -107,6 +107,7 @@ class Recording:
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
         self._checkpoints = run / checkpoint.DIRECTORY
         self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
+        self._scalars.note(hparams.beginning(experiment, run.name))
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
         self._snapshot = capture(experiment, progress, env)
         self.notice = Notices(console)
@@ -138,6 +139,7 @@ class Recording:
         with self._stopping.postponed():
             try:
                 self._save()
+                self._scalars.note(hparams.ending(complete=self.iteration >= self._experiment.iterations))
             finally:
                 self._scalars.close()
                 with contextlib.suppress(OSError):  # of a closed terminal
