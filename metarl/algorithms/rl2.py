@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from metarl import ranks
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
+from metarl.losses.scales import follow, mean_and_std, mean_and_std_of, scale_of_all, share_of
 from metarl.networks.distributions import mean_std
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline
@@ -27,7 +29,6 @@ from metarl.types import Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
-SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
 
 class RL2State(NamedTuple):
@@ -141,7 +142,7 @@ class RL2:
         ended = ~later(valid)
         returns = discounted_returns(reward, ended, self.discount)
         if self.baseline is None:
-            scale = follow(state.return_scale, scale_by_step(returns, valid), rate=0.0)
+            scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
             mean, std = mean_and_std(scale, valid.shape[-1])
             value = mean + std * self.replay(state.meta, batch).value
         else:
@@ -151,8 +152,9 @@ class RL2:
             gae(reward, value, next_value, ended, ended, discount=self.discount, gae_lambda=gae_lambda)
             for gae_lambda in (self.gae_lambda, self.value_lambda)
         )
-        normalized = normalize(advantage.flatten(0, 1), valid.flatten(0, 1)).view_as(advantage)
-        return batch._replace(advantage=normalized, target=value + error)
+        everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
+        normalized = normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere)
+        return batch._replace(advantage=ranks.own(normalized), target=value + error)
 
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
         raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
@@ -163,7 +165,7 @@ class RL2:
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
-        return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
+        return_scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
         leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items() if name != REWARD}
         params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
@@ -175,8 +177,12 @@ class RL2:
         for _ in range(self.epochs):
             for part in self._minibatches(batch):
                 loss, terms = self._loss(params, part, return_scale, self.entropy_bonus * remaining)
+                share = share_of(part.valid)
                 adam.zero_grad()
-                loss.backward()
+                (loss if share is None else share * loss).backward()
+                if share is not None:
+                    self._sum_over_ranks(leaves)
+                    terms = {name: ranks.total(share * term) for name, term in terms.items()}
                 norm = torch.nn.utils.clip_grad_norm_(leaves.values(), self.max_grad_norm)
                 if not norm.isfinite():
                     return state, {"train/skipped_updates": 1.0}
@@ -192,7 +198,9 @@ class RL2:
         updated = {name: leaf.detach() for name, leaf in params.items()}
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
-            updated[REWARD] = updated[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
+            updated[REWARD] = updated[REWARD].lerp(
+                mean_and_std_of(ranks.gathered(batch.reward), ranks.gathered(batch.valid)), rate
+            )
         return RL2State(updated, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
@@ -240,10 +248,19 @@ class RL2:
         self, baseline: LinearFeatureBaseline, batch: TrajectoryBatch, returns: Float[Tensor, "task env time"]
     ) -> Float[Tensor, "task env time"]:
         """One fit for the meta-batch: fitted to its own few trials, a task's baseline would swallow their credit."""
+        obs, returns, valid = (ranks.gathered(x) for x in (batch.obs, returns, batch.valid))
+        num_tasks = len(returns)
         clock = torch.arange(returns.shape[-1], device=returns.device).expand(returns.shape)  # of the trial
-        obs, clock, returns, valid = (x.flatten(0, 1) for x in (batch.obs, clock, returns, batch.valid))
+        obs, clock, returns, valid = (x.flatten(0, 1) for x in (obs, clock, returns, valid))
         features = baseline.features(obs, clock).where(valid.unsqueeze(-1), 0.0)
-        return baseline.predict(baseline.fit(features, returns, valid), features).view_as(batch.reward)
+        value = baseline.predict(baseline.fit(features, returns, valid), features)
+        return ranks.own(value.unflatten(0, (num_tasks, -1)))
+
+    @staticmethod
+    def _sum_over_ranks(leaves: Params) -> None:
+        gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+        for name, gradient in ranks.total_params(gradients).items():
+            leaves[name].grad = gradient
 
     def _minibatches(self, batch: TrajectoryBatch) -> Iterator[TrajectoryBatch]:
         """Shares of the tasks, each with every n-th: tasks of one kind may lie side by side."""
@@ -261,40 +278,3 @@ def later(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
 def before(x: Shaped[Tensor, "task env time ..."]) -> Tensor:
     """The value one step earlier, zeros at the first step."""
     return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)
-
-
-def mean_and_std_of(x: Float[Tensor, "*batch"], valid: Bool[Tensor, "*batch"]) -> Float[Tensor, "2"]:
-    """Over the valid ones; the deviation is no less than a thousandth, so that it can be divided by."""
-    mean = mean_over(x, valid)
-    return torch.stack([mean, mean_over((x - mean).square(), valid).sqrt().clamp(min=1e-3)])
-
-
-def scale_by_step(
-    returns: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]
-) -> Float[Tensor, "reached 2"]:
-    """Mean and standard deviation over the trials that have a valid step at this time, up to the last one any has."""
-    reached = int(valid.any(0).any(0).nonzero().max()) + 1 if valid.any() else 0
-    returns, valid = returns[..., :reached], valid[..., :reached]
-    count = valid.sum((0, 1)).clamp(min=1)
-    mean = returns.where(valid, 0.0).sum((0, 1)) / count
-    std = ((returns - mean).where(valid, 0.0).square().sum((0, 1)) / count).sqrt()
-    smallest = 1e-6 + SMALLEST_STD * std.max() if reached else 1e-6
-    return torch.stack([mean, std.clamp(min=smallest)], dim=-1)
-
-
-def mean_and_std(
-    scale: Float[Tensor, "known 2"], num_steps: int
-) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
-    """A scale of exactly so many steps; what lies beyond the known ones has no valid step, so any number will do."""
-    missing = max(0, num_steps - len(scale))
-    mean, std = torch.nn.functional.pad(scale, (0, 0, 0, missing), value=1.0)[:num_steps].unbind(-1)
-    return mean, std
-
-
-def follow(
-    running: Float[Tensor, "before 2"], found: Float[Tensor, "time 2"], *, rate: float
-) -> Float[Tensor, "after 2"]:
-    """The running scale, moved to the one found where there was one, and begun with it where there was none."""
-    common = min(len(running), len(found))
-    rest = running if len(running) > common else found
-    return torch.cat([running[:common].lerp(found[:common], rate), rest[common:]])

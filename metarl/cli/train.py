@@ -1,6 +1,7 @@
 """``metarl train``: a task, a learner, whose settings to start from, and single fields of them changed."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any, Generic, Literal
 
 import tyro
 
-from metarl import presets
+from metarl import presets, ranks
 from metarl.algorithms import learner_name
 from metarl.cli.parse import choices_of, choose, options_of, parse, value_of, without
 from metarl.envs.registry import TASKS, find_preset
@@ -63,17 +64,12 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
-    if options.start_or_resume:
-        run = start_or_find(options.experiment, options.runs, options.name, resume=options.resume)
-    elif recorded is None:
-        run = create_run(options.experiment, options.runs, options.name)
-    else:
-        run = options.resume
-        if options.name is not None:
-            raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
-        require_same(recorded, options.experiment)
-    exit_code = execute_tracked(options.experiment, run, options.project if options.track == "wandb" else None)
-    if exit_code == 0:
+    with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
+        run = ranks.of_first(lambda: folder_of(options, recorded))
+        device = ranks.own_device(options.experiment.device)
+        experiment = replace(options.experiment, device=device)
+        exit_code = execute_tracked(experiment, run, options.project if options.track == "wandb" else None)
+    if exit_code == 0 and os.environ.get("RANK", "0") == "0":
         file = code or (sys.argv[0] if type(start.task).__module__ == "__main__" else None)
         code_option = f" --code {file}" if file else ""
         print(
@@ -83,9 +79,26 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     return exit_code
 
 
+def folder_of(options: Any, recorded: Experiment | None) -> Path:
+    """The run folder that ``metarl train`` is to write to, made where it is new.
+
+    Raises:
+        ValueError: it cannot be made, or is another experiment's.
+    """
+    if options.start_or_resume:
+        return start_or_find(options.experiment, options.runs, options.name, resume=options.resume)
+    if recorded is None:
+        return create_run(options.experiment, options.runs, options.name)
+    if options.name is not None:
+        raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
+    require_same(recorded, options.experiment)
+    resumed: Path = options.resume
+    return resumed
+
+
 def execute_tracked(experiment: Experiment, run: Path, project: str | None) -> int:
     """Trains, with the run mirrored to a project of Weights & Biases where one is named; returns the exit code."""
-    if project is None:
+    if project is None or ranks.rank() > 0:
         return execute(experiment, run)
     tracker, exit_code = Tracker(experiment, run, lambda line: print(line, file=sys.stderr), project=project), 1
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from metarl import ranks, seeds
 from metarl.envs.api import TaskEnv
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
@@ -42,11 +43,22 @@ def execute(
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
     """
     console = Console(soft_wrap=True, markup=False) if console is None else console
+    if ranks.size() > 1:
+        require_shares(experiment)
+        console = console if ranks.rank() == 0 else Console(quiet=True)
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     require_no_links(run, run / checkpoint.DIRECTORY)
-    with run_lock(run, console.print), StopOnSignal() as stopping, contextlib.suppress(Stopped):
+    lock = run_lock(run, console.print) if ranks.rank() == 0 else contextlib.nullcontext()
+    with lock, StopOnSignal() as stopping, contextlib.suppress(Stopped):
         try:
             _train_in(run, experiment, stopping, console, callbacks)
+        except RuntimeError as error:
+            if ranks.size() == 1 or not of_the_group(error):
+                raise
+            raise ValueError(
+                f"another process of this run ended, so all do: {run} goes on from its checkpoint with --resume {run} "
+                f"and as many processes ({ranks.size()})"
+            ) from error
         except OSError as error:
             if error.filename is None or run in Path(os.fsdecode(error.filename)).parents:
                 raise OSError(error.errno, _lost(run, error)) from error
@@ -66,11 +78,15 @@ def _lost(run: Path, error: OSError) -> str:
 def _train_in(
     run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
 ) -> None:
-    env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
+    share, number = experiment.num_tasks // ranks.size(), ranks.rank()
+    env = experiment.make_env(share, experiment.num_envs, stream=f"resets of rank {number}" if number else "resets")
     progress = initial_progress(experiment)
+    if number:
+        progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=str(env.device))
     _continue_or_begin(experiment, run, progress, env, console)
-    with stopping.postponed():
-        record_config(experiment, run)
+    if number == 0:
+        with stopping.postponed():
+            record_config(experiment, run)
     recording = Recording(experiment, run, progress, env, stopping, console, callbacks)
     try:
         with contextlib.suppress(Enough):
@@ -105,11 +121,14 @@ class Recording:
     ) -> None:
         self._callbacks = callbacks
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
-        self._checkpoints = run / checkpoint.DIRECTORY
-        self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
-        self._scalars.note(hparams.beginning(experiment, run.name))
+        self._checkpoints = checkpoints_of(run)
+        self._writes = ranks.rank() == 0
+        if self._writes:
+            place = {"iteration": progress.iteration, "env_steps": progress.env_steps}
+            self._scalars = ScalarLog(run, **place, warn=console.print)
+            self._scalars.note(hparams.beginning(experiment, run.name))
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
-        self._snapshot = capture(experiment, progress, env)
+        self._snapshot = self._before = capture(experiment, progress, env)
         self.notice = Notices(console)
 
     @property
@@ -120,18 +139,25 @@ class Recording:
     def begin(self) -> None:
         """Notes the state that an interrupted iteration falls back to."""
         with self._stopping.postponed():
-            self._snapshot = capture(self._experiment, self._progress, self._env)
+            self._before, self._snapshot = self._snapshot, capture(self._experiment, self._progress, self._env)
             if self.iteration % self._experiment.checkpoint_interval == 0:
                 self._save()
 
     def log(self, metrics: Metrics) -> None:
+        if not self._writes:
+            self._end_with_first(())
+            return
         if (interval := self._experiment.eval_interval) and self._progress.iteration % interval == 0:
             metrics = metrics | held_out_metrics(self._experiment, self._progress, self.notice)
         with self._stopping.postponed():
             self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
             self._display.update(self._progress.iteration - 1, metrics)
         answers = [callback(self._progress.iteration, dict(metrics)) for callback in self._callbacks]
-        if any(answer is True for answer in answers):
+        self._end_with_first(answers)
+
+    def _end_with_first(self, answers: Sequence[object]) -> None:
+        """Callbacks are the first rank's; where one ends the run, it ends for all."""
+        if any(ranks.everyone(any(answer is True for answer in answers))):
             raise Enough
 
     def close(self) -> None:
@@ -139,18 +165,49 @@ class Recording:
         with self._stopping.postponed():
             try:
                 self._save()
-                self._scalars.note(hparams.ending(complete=self.iteration >= self._experiment.iterations))
+                if self._writes:
+                    self._scalars.note(hparams.ending(complete=self.iteration >= self._experiment.iterations))
             finally:
-                self._scalars.close()
+                if self._writes:
+                    self._scalars.close()
                 with contextlib.suppress(OSError):  # of a closed terminal
                     self._display.close()
 
     def _save(self) -> None:
+        if ranks.size() > 1:  # a stopped rank may be an iteration ahead of another: all have the one before
+            checkpoint.save_iteration(self._checkpoints, int(self._before["iteration"]), self._before)
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
 
 
+def require_shares(experiment: Experiment) -> None:
+    """Refuses what cannot be divided among ranks.
+
+    Raises:
+        ValueError: a number of tasks that leaves some with more than others.
+    """
+    if experiment.num_tasks % ranks.size():
+        raise ValueError(
+            f"num_tasks is {experiment.num_tasks}: use a multiple of the number of processes ({ranks.size()})"
+        )
+
+
+def of_the_group(error: RuntimeError) -> bool:
+    """Whether it says that another rank is gone."""
+    return any(word in str(error).lower() for word in ("gloo", "nccl", "peer", "process group", "processgroup"))
+
+
+def checkpoints_of(run: Path) -> Path:
+    """The first rank's are the run's; the others have theirs below."""
+    folder = run / checkpoint.DIRECTORY
+    return folder if ranks.rank() == 0 else folder / f"rank-{ranks.rank()}"
+
+
 def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
-    if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
+    own = checkpoints_of(run)
+    if ranks.size() > 1:
+        ranks.everyone(None)  # the first rank has made the folder
+        own.mkdir(exist_ok=True)
+    if not any(ranks.everyone(checkpoint.has_checkpoint(own))):
         if recorded := table.num_recorded(run):
             raise ValueError(
                 f"{run} has {recorded} iterations in progress.csv and no checkpoint to continue from: bring "
@@ -159,7 +216,10 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
         (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)
         console.print(f"recording in {run}")
         return
-    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print, put_aside=True)
+    content = checkpoint.load_newest(own, console.print, put_aside=True)
+    common = min(ranks.everyone(int(content["iteration"])))
+    if content["iteration"] > common:
+        content = checkpoint.load(own / f"iteration_{common:08d}.ckpt")
     restore(experiment, progress, env, content)
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")

@@ -72,7 +72,8 @@ class Tracker:
             if path.suffix in PICTURES:
                 self._there.log({name: wandb.Image(str(path))})
             elif path.suffix in FILMS:
-                self._there.log({name: wandb.Video(str(path), format=path.suffix[1:])})
+                kind: Any = path.suffix[1:]
+                self._there.log({name: wandb.Video(str(path), format=kind)})
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
