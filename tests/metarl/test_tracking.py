@@ -102,7 +102,7 @@ def test_an_offline_run_holds_settings_metrics_plots_and_videos_and_resumes_as_i
     assert arrived.config["learner.outer"] == '"PPO"'
     media = {name for row in arrived.rows for name in row if name.endswith(".path")}
     assert media == {"media/curves.path", "media/videos/clip.path"}
-    files = [path.suffix for path in run.glob("wandb/*/files/media/**/*") if path.is_file()]
+    files = [path.suffix for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
     assert sorted(files) == [".gif", ".png"]
     ours, theirs = (checkpoint.load(newest(folder))["learner"]["meta"] for folder in (run, plain))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
