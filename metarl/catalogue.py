@@ -71,7 +71,7 @@ def mistake(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> str |
     """
     if verb not in known["verbs"]:
         return f"{verb!r} is no verb of metarl: {suggestion(verb, known['verbs'])}"
-    options = dict(known["verbs"][verb])
+    options, arguments = dict(known["verbs"][verb]), split(verb, arguments)[0]
     if verb in OF_EXPERIMENTS:
         position, learner = named(verb, arguments, known)
         task = None if position is None else arguments[position]
@@ -88,6 +88,12 @@ def mistake(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> str |
         if name.startswith("--") and len(name) > 2 and name not in options:
             return f"{name} is no option of metarl {verb}: {suggestion(name, options)}"
     return None
+
+
+def split(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments, and what ``metarl submit ... --`` is to submit."""
+    here = list(arguments).index("--") if verb == "submit" and "--" in arguments else len(arguments)
+    return list(arguments[:here]), list(arguments[here + 1 :])
 
 
 def named(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> tuple[int | None, str | None]:

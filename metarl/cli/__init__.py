@@ -20,6 +20,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   plot RUN ...   draw learning curves of runs
   video RUN      film a held-out task before and after adaptation
   track RUN      mirror a run folder to Weights & Biases
+  submit -- ...  run a command as jobs of a cluster, which go on after a preemption
   list           tasks, learners and presets
   doctor         what this machine can do
 

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
 from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
+from metarl.runs.jobs import Cluster, submit
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
 from metarl.runs.study_folders import read_progress
 from metarl.runs.tracking import Tracker
@@ -122,6 +123,18 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Submit:
+    """Submit a command, which stands after --, as jobs of a cluster; a preempted job is submitted anew and goes on."""
+
+    where: tyro.conf.OmitArgPrefixes[Cluster]
+    command: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def __call__(self, console: Console) -> None:
+        for job in submit(self.command, self.where):
+            console.print(f"submitted {job.job_id}: {job.paths.stdout}")
+
+
+@dataclass(frozen=True)
 class List:
     """Show every task distribution with its dimensions, the learners, and the presets."""
 
@@ -163,7 +176,15 @@ def physics_rate(num_steps: int = 50) -> float:
     return num_steps * env.num_tasks * env.num_envs / (time.perf_counter() - began)
 
 
-VERBS = {"evaluate": Evaluate, "plot": Plot, "video": Video, "track": Track, "list": List, "doctor": Doctor}
+VERBS = {
+    "evaluate": Evaluate,
+    "plot": Plot,
+    "video": Video,
+    "track": Track,
+    "submit": Submit,
+    "list": List,
+    "doctor": Doctor,
+}
 
 
 def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
@@ -187,7 +208,10 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
             task = None if position is None else rest[position]
             others = [argument for here, argument in enumerate(rest) if here != position]
             return (train if verb == "train" else tune)(others, task)
+        rest, submitted = catalogue.split(verb, rest)
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
+        if verb == "submit":
+            chosen = replace(chosen, command=tuple(submitted))
         prepare_process(num_threads=0)
         chosen(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
     return 0
