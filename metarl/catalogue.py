@@ -16,6 +16,7 @@ import gymnasium
 
 PACKAGE = Path(__file__).parent
 FILE = PACKAGE / "catalogue.json"
+OF_EXPERIMENTS = ("train", "tune")  # verbs that take a task and the options of an experiment
 SLACK = 60  # seconds: the files of a fresh clone are of about the same time
 NOTES = """
 param: numbers that define one task; obs, action: numbers of an observation and an action ("of 5": a choice); steps:
@@ -70,9 +71,9 @@ def mistake(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> str |
     """
     if verb not in known["verbs"]:
         return f"{verb!r} is no verb of metarl: {suggestion(verb, known['verbs'])}"
-    options = dict(known["verbs"][verb])
-    if verb == "train":
-        position, learner = named(arguments, known)
+    options, arguments = dict(known["verbs"][verb]), split(verb, arguments)[0]
+    if verb in OF_EXPERIMENTS:
+        position, learner = named(verb, arguments, known)
         task = None if position is None else arguments[position]
         if task is not None and task not in known["tasks"]:
             return f"task is {task!r}: {suggestion(task, known['tasks'])}, or name the file that defines it with --code"
@@ -89,13 +90,19 @@ def mistake(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> str |
     return None
 
 
-def named(arguments: Sequence[str], known: dict[str, Any]) -> tuple[int | None, str | None]:
-    """Which argument of ``metarl train`` is the task, and the learner; None where they are not named.
+def split(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments, and what ``metarl submit ... --`` is to submit."""
+    here = list(arguments).index("--") if verb == "submit" and "--" in arguments else len(arguments)
+    return list(arguments[:here]), list(arguments[here + 1 :])
+
+
+def named(verb: str, arguments: Sequence[str], known: dict[str, Any]) -> tuple[int | None, str | None]:
+    """Which argument of ``metarl train`` or ``tune`` is the task, and the learner; None where they are not named.
 
     The task is the first argument that is neither an option nor an option's value, wherever it stands.
     """
     parts = (
-        known["verbs"]["train"],
+        known["verbs"][verb],
         *(part["options"] for kind in ("learners", "tasks") for part in known[kind].values()),
     )
     kinds = {name: kind for part in parts for name, kind in part.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarl import ranks
 from metarl.envs.api import TaskEnv
 from metarl.envs.registry import TaskDistribution
 from metarl.faults import require_enough
@@ -63,7 +64,7 @@ def train(
     while progress.iteration < iterations:  # 2
         begin()
         clock = Stopwatch(env.device)
-        sampled = tasks.sample(env.num_tasks, progress.tasks)  # 3: T_i ~ p(T)
+        sampled = ranks.own(tasks.sample(env.num_tasks * ranks.size(), progress.tasks))  # 3: T_i ~ p(T)
         env.set_tasks(sampled)
         actor, batches = learner.explorer(progress.learner_state, env.num_tasks), []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
@@ -78,10 +79,11 @@ def train(
                     actor = learner.adapt(progress.learner_state, actor, batches[-1])  # 6-7
         with clock("optimization"):
             progress.learner_state, metrics = learner.update(progress.learner_state, batches)  # 10
-        num_steps = sum(int(batch.valid.sum()) for batch in batches)
+        num_steps = sum(ranks.everyone(sum(int(batch.valid.sum()) for batch in batches)))
         progress.iteration += 1
         progress.env_steps += num_steps
         found = adaptation_metrics(batches, episodes, tasks.labels(sampled), has_success=env.spec.has_success)
+        found = ranks.mean_metrics(found)
         notice(env, tasks, sampled)
         log(metrics | found | speed(num_steps, clock.seconds) | memory(env.device) | physics_trouble(env))
         skipped = skipped + 1 if metrics.get("train/skipped_updates") else 0

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from metarl import ranks
 from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt, of_each
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
@@ -52,6 +53,8 @@ class ESMAML(GradientLearner):
         require(self, "learning_rate", "perturbation", "pairs", above=0)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ESMAMLState:
+        if ranks.size() > 1:
+            raise BadField(f"{ranks.size()} processes share this run: ES-MAML runs in one, start it without torchrun")
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         return ESMAMLState(self.initial_weights(spec, generator), {}, seed, 0)
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
+from metarl import ranks
 from metarl.algorithms.gradient import Loss
 from metarl.algorithms.meta_gradient import MAMLProblem, MetaGradientLearner
 from metarl.algorithms.outer import PPO, TRPO, Gradient
@@ -94,7 +95,7 @@ class MAML(MetaGradientLearner):
         """
         post = batches[-1]
         earned = vmap(mean_over)(post.reward, post.valid)
-        others = (earned.sum() - earned) / max(1, len(earned) - 1)
+        others = (ranks.total(earned.sum()) - earned) / max(1, len(earned) * ranks.size() - 1)
         _, std = center(self.raw_advantage(post)[0], post.valid)
         unit = divisor(std, self.advantage_scale) + 1e-8
         credit = self.exploration_weight * (earned - others).view(-1, 1, 1) / unit

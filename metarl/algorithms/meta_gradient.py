@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from metarl import ranks
 from metarl.algorithms.gradient import GradientLearner, Loss, adapt
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require
@@ -107,6 +108,7 @@ class MAMLProblem:
     ) -> None:
         self._learner, self._batches, self._sampling_loss = learner, batches, sampling_loss
         self._num_tasks = batches[0].reward.shape[0]
+        self._all_tasks = self._num_tasks * ranks.size()
 
     def gradient(self, meta: Params, loss: Loss) -> tuple[Params, float]:
         leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
@@ -116,9 +118,10 @@ class MAMLProblem:
             value = (compiled(loss_of_tasks) if self._learner.compile else loss_of_tasks)(self, leaves, chunk, loss)
             gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             for name, piece in zip(leaves, gradient, strict=True):
-                total[name] += piece / self._num_tasks
+                total[name] += piece / self._all_tasks
             loss_sum += value.item()
-        return total, loss_sum / self._num_tasks
+        loss_sum = sum(ranks.everyone(loss_sum))
+        return ranks.total_params(total), loss_sum / self._all_tasks
 
     def evaluate(self, meta: Params, loss: Loss) -> tuple[float, float]:
         def loss_and_kl(batches: list[TrajectoryBatch]) -> Float[Tensor, " 2"]:
@@ -130,7 +133,8 @@ class MAMLProblem:
 
     @torch.no_grad()
     def mean_over_tasks(self, function: Callable[[list[TrajectoryBatch]], Tensor]) -> Tensor:
-        return torch.stack([vmap(function)(chunk).sum(0) for chunk in self._chunks()]).sum(0) / self._num_tasks
+        own = torch.stack([vmap(function)(chunk).sum(0) for chunk in self._chunks()]).sum(0)
+        return ranks.total(own) / self._all_tasks
 
     def curvature(self, meta: Params, num_samples: int) -> Callable[[Params], Params]:
         """The graph of the KL's gradient is built once; each product is one backward pass through it.
@@ -138,7 +142,9 @@ class MAMLProblem:
         The KL is taken from the subsample's own adapted policies, so that its gradient is zero at ``meta`` and its
         Hessian is the Fisher matrix carried through the adaptation, hence positive semidefinite.
         """
-        batches = self._subsample(num_samples)
+        batches, share = self._subsample(num_samples)
+        if share == 0:  # other ranks have the whole subsample
+            return lambda v: ranks.total_params({name: torch.zeros_like(value) for name, value in meta.items()})
         leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
         parameters = list(leaves.values())
         kl = vmap(lambda batches: self._self_kl(leaves, batches))(batches).mean()
@@ -147,7 +153,8 @@ class MAMLProblem:
         def product(v: Params) -> Params:
             along = torch.stack([(g * v[name]).sum() for name, g in zip(leaves, gradient, strict=True)]).sum()
             image = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
-            return dict(zip(leaves, image, strict=True))
+            image = image if share == 1 else tuple(piece * share for piece in image)
+            return ranks.total_params(dict(zip(leaves, image, strict=True)))
 
         return product
 
@@ -172,11 +179,15 @@ class MAMLProblem:
         for start in range(0, self._num_tasks, size):
             yield tree_map(lambda x: x[start : start + size], self._batches)  # noqa: B023
 
-    def _subsample(self, num_samples: int) -> list[TrajectoryBatch]:
-        """The first worlds of tasks far apart, at least 8 of 8: tasks of one kind may lie side by side."""
+    def _subsample(self, num_samples: int) -> tuple[list[TrajectoryBatch], float]:
+        """The first worlds of tasks far apart, at least 8 of 8: tasks of one kind may lie side by side. Those of this
+        rank, and which share of all they are."""
         reward = self._batches[-1].reward
         _, num_envs, num_steps = reward.shape
-        envs = min(num_envs, max(8, num_samples // (self._num_tasks * num_steps)))
-        tasks = min(self._num_tasks, max(8, num_samples // (envs * num_steps)))
-        chosen = torch.arange(tasks, device=reward.device) * self._num_tasks // tasks
-        return tree_map(lambda x: x[chosen, :envs], self._batches)
+        envs = min(num_envs, max(8, num_samples // (self._all_tasks * num_steps)))
+        tasks = min(self._all_tasks, max(8, num_samples // (envs * num_steps)))
+        chosen = torch.arange(tasks, device=reward.device) * self._all_tasks // tasks
+        if ranks.size() > 1:
+            chosen = chosen - ranks.rank() * self._num_tasks
+            chosen = chosen[(chosen >= 0) & (chosen < self._num_tasks)]
+        return tree_map(lambda x: x[chosen, :envs], self._batches), len(chosen) / tasks

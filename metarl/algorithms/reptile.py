@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from metarl import ranks
 from metarl.algorithms.gradient import GradientLearner
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
@@ -40,7 +41,9 @@ class Reptile(GradientLearner):
         phi = self.actor(state, batches[0].reward.shape[0])
         for batch in batches:
             phi = self.adapt(state, phi, batch)
-        way = {name: phi[name].mean(0) - theta for name, theta in learned(state.meta).items()}
+        way = {
+            name: ranks.total(phi[name].mean(0)) / ranks.size() - theta for name, theta in learned(state.meta).items()
+        }
         length = torch.stack([piece.square().sum() for piece in way.values()]).sum().sqrt().item()
         if not length < float("inf"):  # false for NaN
             return state, {"train/skipped_updates": 1.0}

@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from metarl import ranks
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
-from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_by_step
+from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all, share_of
 from metarl.losses.trials import Chunk, before, chunks, goes_on, shares, trial_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.normalize import learned, updated
@@ -170,12 +171,13 @@ class RL2:
         ended = ~goes_on(valid)
         returns = discounted_returns(reward, ended, self.discount)
         if self.baseline is None:
-            scale = follow(state.return_scale, scale_by_step(returns, valid), rate=0.0)
+            scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
             mean, std = mean_and_std(scale, valid.shape[-1])
             value = mean + std * self.replay(state.meta, batch).value
         else:
             seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state.meta, batch)
-            value = trial_values(self.baseline, seen, returns, valid, one_fit=self.baseline_per == "batch")
+            all_ranks = (ranks.gathered(x) for x in (seen, returns, valid))
+            value = ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
         next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
         advantage, error = (
             gae(reward, value, next_value, ended, ended, discount=self.discount, gae_lambda=gae_lambda)
@@ -184,7 +186,8 @@ class RL2:
         if self.advantage_scale == "raw":
             scaled = advantage.where(valid, 0.0) / self.reward_scale
         else:
-            scaled = normalize(advantage.flatten(0, 1), valid.flatten(0, 1)).view_as(advantage)
+            everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
+            scaled = ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
         return batch._replace(advantage=scaled, target=value + error)
 
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
@@ -196,7 +199,7 @@ class RL2:
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
-        return_scale = follow(state.return_scale, scale_by_step(batch.target, batch.valid), rate=SCALE_RATE)
+        return_scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
         leaves = {name: x.clone().requires_grad_() for name, x in learned(state.meta).items() if name != REWARD}
         params = state.meta | leaves
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
@@ -210,8 +213,12 @@ class RL2:
             for chunk in self._chunks(params, batch, return_scale):
                 said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
                 loss, terms = self._loss(said, chunk.batch, chunk.return_scale, self.entropy_bonus * remaining)
+                share = share_of(chunk.batch.valid)
                 adam.zero_grad()
-                loss.backward()
+                (loss if share is None else share * loss).backward()
+                if share is not None:
+                    ranks.sum_gradients(leaves)
+                    terms = {name: ranks.total(share * term) for name, term in terms.items()}
                 norm = torch.nn.utils.clip_grad_norm_(leaves.values(), self.max_grad_norm)
                 if not norm.isfinite():
                     return state, {"train/skipped_updates": 1.0}
@@ -228,7 +235,8 @@ class RL2:
         meta = updated({name: leaf.detach() for name, leaf in params.items()}, batches)
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
-            meta[REWARD] = meta[REWARD].lerp(mean_and_std_of(batch.reward, batch.valid), rate)
+            reward, valid = ranks.gathered(batch.reward), ranks.gathered(batch.valid)
+            meta[REWARD] = meta[REWARD].lerp(mean_and_std_of(reward, valid), rate)
         return RL2State(meta, adam.state_dict(), return_scale, state.num_updates + 1), metrics
 
     def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:

@@ -16,12 +16,15 @@ USAGE = """usage: metarl VERB ...
 Meta-reinforcement learning: train a policy that adapts to new tasks, and test it on tasks it has never seen.
 
   train TASK     train a meta-learner on a task distribution, or continue a run (--resume)
+  tune TASK      search for settings, by any number of processes that see one folder
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
   report RUN ... compare evaluated runs over seeds: intervals, profiles, probability of improvement
   plot RUN ...   draw learning curves of runs
   watch RUN ...  progress of runs in one live table
   video RUN      film a held-out task before and after adaptation
   export RUN     adapt to a task in simulation, and write a policy that runs without torch
+  track RUN      mirror a run folder to Weights & Biases
+  submit -- ...  run a command as jobs of a cluster, which go on after a preemption
   list           tasks, learners and presets
   doctor         what this machine can do
 

@@ -10,19 +10,21 @@ from metarl import catalogue, presets
 from metarl.algorithms import ALGORITHMS, learner_name
 from metarl.cli.parse import choices_of, fields_of, kebab, options_of
 from metarl.cli.train import Train
+from metarl.cli.tune import Tune
 from metarl.cli.verbs import VERBS
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 from metarl.extensions import members
 from metarl.runs.experiment import Experiment
 
 HELP = {"--help": "flag"}
+EXPERIMENTS = {"train": Train, "tune": Tune}
 
 
 def describe() -> dict[str, Any]:
     """Verbs, tasks and learners by name, each with its options."""
-    training = options_of(Train, skip=("experiment", "task")) | options_of(Experiment, skip=("task", "learner"))
-    verbs = {"train": training | HELP} | {
-        name: options_of(verb, skip=("run", "runs")) | HELP
+    common = options_of(Experiment, skip=("task", "learner")) | HELP
+    verbs = {verb: options_of(form, skip=("experiment", "task")) | common for verb, form in EXPERIMENTS.items()} | {
+        name: options_of(verb, skip=("run", "runs", "command")) | HELP
         for name, verb in VERBS.items()  # which are positional
     }
     tasks = {

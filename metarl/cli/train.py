@@ -1,22 +1,25 @@
 """``metarl train``: a task, a learner, whose settings to start from, and single fields of them changed."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 import tyro
 
-from metarl import presets
+from metarl import presets, ranks
 from metarl.algorithms import learner_name
 from metarl.cli.parse import FLAT, choices_of, choose_all, options_of, parse, parts_of, value_of, values_of
 from metarl.envs.fields import BadField
 from metarl.envs.registry import TASKS, find_preset
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
-from metarl.runs.folder import create_run, load_experiment
+from metarl.runs.folder import RunExists, create_run, load_experiment
 from metarl.runs.session import execute
+from metarl.runs.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Train(Generic[TaskT, LearnerT]):
     resume: Path | None = None
     """Run folder to continue from its newest checkpoint. Of the other options only iterations, the intervals, device,
     physics, num_threads and deterministic may then differ from those of the run."""
+    start_or_resume: bool = False
+    """Begin the run called --name, or continue it where it is there already: the same command, submitted again after
+    whatever ended it, goes on. The other options are those that began it."""
+    track: Literal["none", "wandb"] = "none"
+    """Mirror the run to Weights & Biases as it goes (WANDB_MODE=offline keeps it here); the run folder stays the
+    record, and a tracker that fails changes nothing."""
+    project: str = "metarl"
+    """Project there."""
     code: Path | None = None
     """Python file that defines the task, learner or policy, where it is none of this library's; it is run. May be
     given several times."""
@@ -57,15 +68,12 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
-    if recorded is None:
-        run = create_run(options.experiment, options.runs, options.name)
-    else:
-        run = options.resume
-        if options.name is not None:
-            raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
-        require_same(recorded, options.experiment)
-    exit_code = execute(options.experiment, run)
-    if exit_code == 0:
+    with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
+        run = ranks.of_first(lambda: folder_of(options, recorded))
+        device = ranks.own_device(options.experiment.device)
+        experiment = replace(options.experiment, device=device)
+        exit_code = execute_tracked(experiment, run, options.project if options.track == "wandb" else None)
+    if exit_code == 0 and os.environ.get("RANK", "0") == "0":
         of_script = any(type(part).__module__ == "__main__" for part in [start.task, *parts_of(start.learner)])
         files = codes or ([sys.argv[0]] if of_script else [])
         code_option = "".join(f" --code {file}" for file in files)
@@ -74,6 +82,52 @@ def train(arguments: Sequence[str], task: str | None) -> int:
             f"tensorboard --logdir {run.parent}"
         )
     return exit_code
+
+
+def folder_of(options: Any, recorded: Experiment | None) -> Path:
+    """The run folder that ``metarl train`` is to write to, made where it is new.
+
+    Raises:
+        ValueError: it cannot be made, or is another experiment's.
+    """
+    if options.start_or_resume:
+        return start_or_find(options.experiment, options.runs, options.name, resume=options.resume)
+    if recorded is None:
+        return create_run(options.experiment, options.runs, options.name)
+    if options.name is not None:
+        raise ValueError(f"name is {options.name!r}: a resumed run keeps its own, leave it out")
+    require_same(recorded, options.experiment)
+    resumed: Path = options.resume
+    return resumed
+
+
+def execute_tracked(experiment: Experiment, run: Path, project: str | None) -> int:
+    """Trains, with the run mirrored to a project of Weights & Biases where one is named; returns the exit code."""
+    if project is None or ranks.rank() > 0:
+        return execute(experiment, run)
+    tracker, exit_code = Tracker(experiment, run, lambda line: print(line, file=sys.stderr), project=project), 1
+    try:
+        exit_code = execute(experiment, run, callbacks=[tracker])
+    finally:
+        tracker.close(exit_code)
+    return exit_code
+
+
+def start_or_find(experiment: Experiment, runs: Path, name: str | None, *, resume: Path | None = None) -> Path:
+    """The run called ``name``, made where there is none.
+
+    Raises:
+        ValueError: no name, a name and a run to resume, or a run of that name that is another experiment.
+    """
+    if resume is not None:
+        raise ValueError(f"start_or_resume is asked for beside resume {resume}: use one of them")
+    if name is None:
+        raise ValueError("start_or_resume needs the run's --name: without one every start is a run of its own")
+    if not (runs / name).exists():
+        with contextlib.suppress(RunExists):  # another process was faster; the lock tells who goes on
+            return create_run(experiment, runs, name)
+    require_same(load_experiment(runs / name, device=experiment.device), experiment)
+    return runs / name
 
 
 def start_of(

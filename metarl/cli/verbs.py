@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from metarl import catalogue
 from metarl.cli.export import Export
 from metarl.cli.parse import parse, values_of
 from metarl.cli.train import train
+from metarl.cli.tune import tune
 from metarl.cli.watch import Watch
 from metarl.envs.camera import find_backend
 from metarl.envs.fields import require
@@ -29,7 +30,11 @@ from metarl.reports.figures import learning_curves
 from metarl.reports.gathering import Measure
 from metarl.reports.report import write_report
 from metarl.runs.code import run_code
+from metarl.runs.folder import load_experiment
+from metarl.runs.jobs import Cluster, submit
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
+from metarl.runs.study_folders import read_progress
+from metarl.runs.tracking import Tracker
 
 WIDTH = 200  # of tables where no terminal is
 
@@ -153,6 +158,39 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Track:
+    """Mirror a run folder to Weights & Biases: settings, metrics, evaluation, plots and videos that are there."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    project: str = "metarl"
+    """Project there; a run that is there already keeps its own."""
+    code: Path | None = None
+    """Python file that defines the run's task, where it is none of this library's; it is run."""
+
+    def __call__(self, console: Console) -> None:
+        said: list[str] = []
+        tracker = Tracker(load_experiment(self.run, device="cpu"), self.run, said.append, project=self.project)
+        tracker.mirror(iter(read_progress(self.run)))
+        tracker.close()
+        if said:
+            raise ValueError(said[0].partition("; the run goes on")[0])
+        console.print(f"mirrored {self.run}")
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Submit a command, which stands after --, as jobs of a cluster; a preempted job is submitted anew and goes on."""
+
+    where: tyro.conf.OmitArgPrefixes[Cluster]
+    command: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def __call__(self, console: Console) -> None:
+        for job in submit(self.command, self.where):
+            console.print(f"submitted {job.job_id}: {job.paths.stdout}")
+
+
+@dataclass(frozen=True)
 class List:
     """Show every task distribution with its dimensions, the learners, and the presets."""
 
@@ -201,6 +239,8 @@ VERBS = {
     "watch": Watch,
     "video": Video,
     "export": Export,
+    "track": Track,
+    "submit": Submit,
     "list": List,
     "doctor": Doctor,
 }
@@ -225,11 +265,15 @@ def run(arguments: Sequence[str], known: dict[str, Any] | None) -> int:
             known = describe()
             if (mistake := catalogue.mistake(verb, rest, known)) is not None:
                 raise ValueError(mistake)
-        if verb == "train":
-            position, _ = catalogue.named(rest, known)
+        if verb in catalogue.OF_EXPERIMENTS:
+            position, _ = catalogue.named(verb, rest, known)
             task = None if position is None else rest[position]
-            return train([argument for here, argument in enumerate(rest) if here != position], task)
+            others = [argument for here, argument in enumerate(rest) if here != position]
+            return (train if verb == "train" else tune)(others, task)
+        rest, submitted = catalogue.split(verb, rest)
         chosen = parse(VERBS[verb], rest, prog=f"metarl {verb}")
+        if verb == "submit":
+            chosen = replace(chosen, command=tuple(submitted))
         prepare_process(num_threads=0)
         chosen(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
     return 0

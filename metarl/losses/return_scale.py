@@ -7,9 +7,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl import ranks
 from metarl.losses.policy_gradient import mean_over
 
 SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
+
+
+def share_of(valid: Bool[Tensor, "*batch"]) -> Float[Tensor, ""] | None:
+    """The share of this rank in the valid steps of all; None where it is the only one."""
+    if ranks.size() == 1:
+        return None
+    count = valid.sum().float()
+    return count / ranks.total(count).clamp(min=1)
+
+
+def scale_of_all(
+    returns: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]
+) -> Float[Tensor, "reached 2"]:
+    """:func:`scale_by_step` over the tasks of all ranks."""
+    return scale_by_step(ranks.gathered(returns), ranks.gathered(valid))
 
 
 def mean_and_std_of(x: Float[Tensor, "*batch"], valid: Bool[Tensor, "*batch"]) -> Float[Tensor, "2"]:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from metarl import ranks
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
 from metarl.losses.return_scale import mean_and_std
 from metarl.networks.recurrent import ActorCritic
@@ -49,7 +50,7 @@ def chunks(
     length = min(steps or num_steps, num_steps)
     for start in range(0, num_steps - length + 1, length - overlap if length > overlap else length):
         here = slice(start, start + length)
-        if start and not batch.valid[:, :, here].any():
+        if start and not any(ranks.everyone(bool(batch.valid[:, :, here].any()))):
             return
         piece = tree_map(lambda x: x[:, :, here], batch)  # noqa: B023
         yield Chunk(inputs[:, :, here], piece, return_scale[here], begins=start == 0)

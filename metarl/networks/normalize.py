@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl import ranks
 from metarl.envs.api import EnvSpec
 from metarl.types import Params, TrajectoryBatch
 
@@ -47,7 +48,8 @@ def updated(params: Params, batches: Sequence[TrajectoryBatch]) -> Params:
         return params
     statistics = params[STATISTICS]
     for batch in batches:
-        statistics = merged(statistics, moments(batch))
+        for of_rank in ranks.everyone(moments(batch)):
+            statistics = merged(statistics, of_rank.to(statistics.device))
     return params | {STATISTICS: statistics}
 
 

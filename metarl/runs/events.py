@@ -33,6 +33,9 @@ class EventFile:
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
 
+    def add_summary(self, summary: Summary) -> None:
+        self._add(Event(summary=summary))
+
     def flush(self) -> None:
         self._writer.flush()
 

@@ -31,6 +31,10 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MOST_BYTES = 1 << 20  # of a config
 
 
+class RunExists(ValueError):
+    """The folder of a new run is there already."""
+
+
 def default_names(experiment: Experiment) -> Iterator[str]:
     """Names for a run that is given none: two of one second differ by a number."""
     algorithm, task = type(experiment.learner).__name__.lower(), experiment.task.name
@@ -63,7 +67,7 @@ def create_run(experiment: Experiment, root: Path, name: str | None) -> Path:
         while not _rename_exclusively(half_made, root / chosen):
             if name is not None:
                 run = root / name
-                raise ValueError(f"{run} exists: choose another --name, or continue it with --resume {run}")
+                raise RunExists(f"{run} exists: choose another --name, or continue it with --resume {run}")
             chosen = next(names)
     except OSError as error:
         raise _not_writable(root, error) from error

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from metarl import ranks
 from metarl.evaluate import held_out_tasks, meta_test, validation_tasks
 from metarl.faults import Notices, check_test
 from metarl.metrics import by_kind
@@ -35,15 +36,16 @@ def _tested(
     learner, num_tasks, noise = experiment.learner, len(tasks), tag.replace("_", "-")
     num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
     env = experiment.make_env(num_tasks, num_envs, stream=f"{noise} resets")
-    result = meta_test(
-        learner,
-        progress.learner_state,
-        env,
-        tasks,
-        scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
-        episodes=experiment.episodes_per_env if learner.remembers else 1,
-        seed=stream_seed(experiment.seed, noise, progress.iteration),
-    )
+    with ranks.alone():  # the first rank tests, on all tasks
+        result = meta_test(
+            learner,
+            progress.learner_state,
+            env,
+            tasks,
+            scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
+            episodes=experiment.episodes_per_env if learner.remembers else 1,
+            seed=stream_seed(experiment.seed, noise, progress.iteration),
+        )
     check_test(result, env, experiment.task, tasks, notice)
     returns, successes = result.returns.nanmean((0, 2)), result.solved.nanmean((0, 2))
     if learner.remembers:

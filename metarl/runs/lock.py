@@ -12,6 +12,10 @@ from filelock import lock_descriptor, unlock_descriptor
 from metarl.runs.files import open_regular
 
 
+class InUse(ValueError):
+    """Another process writes to the run."""
+
+
 @contextmanager
 def run_lock(run: Path, warn: Callable[[str], None] = warnings.warn) -> Iterator[None]:
     """Held while a process writes to a run. Where the file system has no locks, ``warn`` is told and nothing is held.
@@ -47,4 +51,4 @@ def _lock(descriptor: int, run: Path, warn: Callable[[str], None]) -> bool:
     except (OSError, NotImplementedError) as error:
         warn(f"{run} cannot be locked ({error}): see to it that no other process writes to it")
         return False
-    raise ValueError(f"{run} is in use by another process: wait for it, or stop it")
+    raise InUse(f"{run} is in use by another process: wait for it, or stop it")

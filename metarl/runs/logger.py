@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from metarl.runs import table
 from metarl.runs.events import EventFile
@@ -42,6 +43,11 @@ class ScalarLog:
             return
         with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:
             file.write(table.written(self._columns, [row], header=False))
+
+    def note(self, summary: Summary) -> None:
+        """Something for TensorBoard that is no scalar."""
+        self._events.add_summary(summary)
+        self._events.flush()
 
     def close(self) -> None:
         self._events.close()

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from metarl import ranks, seeds
 from metarl.envs.api import TaskEnv
 from metarl.faults import Notices
-from metarl.runs import checkpoint, table
+from metarl.runs import checkpoint, hparams, table
 from metarl.runs.beginning import begin_from
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
@@ -46,11 +47,22 @@ def execute(
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
     """
     console = Console(soft_wrap=True, markup=False) if console is None else console
+    if ranks.size() > 1:
+        require_shares(experiment)
+        console = console if ranks.rank() == 0 else Console(quiet=True)
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     require_no_links(run, run / checkpoint.DIRECTORY)
-    with run_lock(run, console.print), StopOnSignal() as stopping, contextlib.suppress(Stopped):
+    lock = run_lock(run, console.print) if ranks.rank() == 0 else contextlib.nullcontext()
+    with lock, StopOnSignal() as stopping, contextlib.suppress(Stopped):
         try:
             _train_in(run, experiment, stopping, console, callbacks)
+        except RuntimeError as error:
+            if ranks.size() == 1 or not of_the_group(error):
+                raise
+            raise ValueError(
+                f"another process of this run ended, so all do: {run} goes on from its checkpoint with --resume {run} "
+                f"and as many processes ({ranks.size()})"
+            ) from error
         except OSError as error:
             if error.filename is None or run in Path(os.fsdecode(error.filename)).parents:
                 raise OSError(error.errno, _lost(run, error)) from error
@@ -70,15 +82,19 @@ def _lost(run: Path, error: OSError) -> str:
 def _train_in(
     run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
 ) -> None:
-    env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
+    share, number = experiment.num_tasks // ranks.size(), ranks.rank()
+    env = experiment.make_env(share, experiment.num_envs, stream=f"resets of rank {number}" if number else "resets")
     progress = initial_progress(experiment)
+    if number:
+        progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=str(env.device))
     selection = _continue_or_begin(experiment, run, progress, env, console)
-    with stopping.postponed():
-        record_config(experiment, run)
+    if number == 0:
+        with stopping.postponed():
+            record_config(experiment, run)
     recording = Recording(experiment, run, progress, env, stopping, console, callbacks, selection)
     try:
         with contextlib.suppress(Enough):
-            recording.require_patience()
+            recording.end_where_asked()
             train(
                 experiment.learner,
                 experiment.task,
@@ -112,10 +128,14 @@ class Recording:
         self._callbacks, self._console = callbacks, console
         self._selection, self._best_of_kept = selection, [selection.iteration]
         self._experiment, self._progress, self._env, self._stopping = experiment, progress, env, stopping
-        self._checkpoints = run / checkpoint.DIRECTORY
-        self._scalars = ScalarLog(run, iteration=progress.iteration, env_steps=progress.env_steps, warn=console.print)
+        self._checkpoints = checkpoints_of(run)
+        self._writes = ranks.rank() == 0
+        if self._writes:
+            place = {"iteration": progress.iteration, "env_steps": progress.env_steps}
+            self._scalars = ScalarLog(run, **place, warn=console.print)
+            self._scalars.note(hparams.beginning(experiment, run.name))
         self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
-        self._snapshot = self._capture()
+        self._snapshot = self._before = self._capture()
         self.notice = Notices(console)
 
     @property
@@ -126,13 +146,16 @@ class Recording:
     def begin(self) -> None:
         """Notes the state that an interrupted iteration falls back to."""
         with self._stopping.postponed():
-            self._snapshot = self._capture()
+            self._before, self._snapshot = self._snapshot, self._capture()
             if self.iteration == self._selection.iteration > 0:
                 checkpoint.save_best(self._checkpoints, self.iteration, self._snapshot)
             if self.iteration % self._experiment.checkpoint_interval == 0:
                 self._save()
 
     def log(self, metrics: Metrics) -> None:
+        if not self._writes:
+            self.end_where_asked()
+            return
         if (interval := self._experiment.eval_interval) and self._progress.iteration % interval == 0:
             metrics = metrics | held_out_metrics(self._experiment, self._progress, self.notice)
         if (interval := self._experiment.validation_interval) and self._progress.iteration % interval == 0:
@@ -143,19 +166,21 @@ class Recording:
             self._scalars.write(self._progress.iteration - 1, self._progress.env_steps, metrics)
             self._display.update(self._progress.iteration - 1, metrics)
         answers = [callback(self._progress.iteration, dict(metrics)) for callback in self._callbacks]
-        if any(answer is True for answer in answers):
-            raise Enough
-        self.require_patience()
+        self.end_where_asked(answers)
 
-    def require_patience(self) -> None:
-        """Ends the run where validation has not got better for as long as was asked for."""
-        best = self._selection
-        if best.exhausted(self._experiment.patience):
+    def end_where_asked(self, answers: Sequence[object] = ()) -> None:
+        """Ends the run where a callback says so, or validation has not got better for as long as was asked for.
+
+        Both are the first rank's; where they end the run, it ends for all.
+        """
+        best, impatient = self._selection, self._selection.exhausted(self._experiment.patience)
+        if impatient:
             self._console.print(
                 f"stopped early after {self._progress.iteration} iterations: none of the last {best.worse} validations "
                 f"is better than that of iteration {best.iteration} ({best.score:.4g}); metarl evaluate --checkpoint "
                 "best tests that one"
             )
+        if any(ranks.everyone(impatient or any(answer is True for answer in answers))):
             raise Enough
 
     def close(self) -> None:
@@ -163,12 +188,17 @@ class Recording:
         with self._stopping.postponed():
             try:
                 self._save()
+                if self._writes:
+                    self._scalars.note(hparams.ending(complete=self.iteration >= self._experiment.iterations))
             finally:
-                self._scalars.close()
+                if self._writes:
+                    self._scalars.close()
                 with contextlib.suppress(OSError):  # of a closed terminal
                     self._display.close()
 
     def _save(self) -> None:
+        if ranks.size() > 1:  # a stopped rank may be an iteration ahead of another: all have the one before
+            checkpoint.save_iteration(self._checkpoints, int(self._before["iteration"]), self._before)
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
         if self._selection.iteration:
             self._best_of_kept = [*self._best_of_kept, self._snapshot.get(KEY, {}).get("iteration", 0)][
@@ -181,10 +211,37 @@ class Recording:
         return found | {KEY: self._selection._asdict()} if self._selection != NO_SELECTION else found
 
 
+def require_shares(experiment: Experiment) -> None:
+    """Refuses what cannot be divided among ranks.
+
+    Raises:
+        ValueError: a number of tasks that leaves some with more than others.
+    """
+    if experiment.num_tasks % ranks.size():
+        raise ValueError(
+            f"num_tasks is {experiment.num_tasks}: use a multiple of the number of processes ({ranks.size()})"
+        )
+
+
+def of_the_group(error: RuntimeError) -> bool:
+    """Whether it says that another rank is gone."""
+    return any(word in str(error).lower() for word in ("gloo", "nccl", "peer", "process group", "processgroup"))
+
+
+def checkpoints_of(run: Path) -> Path:
+    """The first rank's are the run's; the others have theirs below."""
+    folder = run / checkpoint.DIRECTORY
+    return folder if ranks.rank() == 0 else folder / f"rank-{ranks.rank()}"
+
+
 def _continue_or_begin(
     experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console
 ) -> Selection:
-    if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
+    own = checkpoints_of(run)
+    if ranks.size() > 1:
+        ranks.everyone(None)  # the first rank has made the folder
+        own.mkdir(exist_ok=True)
+    if not any(ranks.everyone(checkpoint.has_checkpoint(own))):
         if recorded := table.num_recorded(run):
             raise ValueError(
                 f"{run} has {recorded} iterations in progress.csv and no checkpoint to continue from: bring "
@@ -195,7 +252,10 @@ def _continue_or_begin(
         if experiment.init_from:
             console.print(begin_from(progress, run))
         return NO_SELECTION
-    content = checkpoint.load_newest(run / checkpoint.DIRECTORY, console.print, put_aside=True)
+    content = checkpoint.load_newest(own, console.print, put_aside=True)
+    common = min(ranks.everyone(int(content["iteration"])))
+    if content["iteration"] > common:
+        content = checkpoint.load(own / f"iteration_{common:08d}.ckpt")
     restore(experiment, progress, env, content)
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")

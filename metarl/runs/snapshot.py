@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_map_only
 
+from metarl import ranks
 from metarl.envs.api import TaskEnv
 from metarl.envs.fields import BadField
 from metarl.runs import checkpoint
@@ -105,6 +106,7 @@ def capture(experiment: Experiment, progress: Progress, env: TaskEnv) -> dict[st
         "env": env.state_dict(),
         "device": env.device.type,
         "num_threads": torch.get_num_threads(),
+        **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
     }
 
 
@@ -118,6 +120,10 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: d
         CheckpointError: the checkpoint is of another experiment.
     """
     require_same_experiment(experiment, content)
+    if (before := content.get("ranks", 1)) != ranks.size():
+        raise CheckpointError(
+            f"the run has {before} processes, this is {ranks.size()}: start it with torchrun --nproc-per-node {before}"
+        )
     restore_learner(progress, content)
     try:
         progress.tasks.set_state(content["tasks"])

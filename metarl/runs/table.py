@@ -3,13 +3,15 @@
 import contextlib
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from metarl.runs.files import read_file, set_aside
+from metarl.runs.files import open_regular, read_file, set_aside
 
 NAME = "progress.csv"
 MOST_BYTES = 1 << 30
+MOST_OF_ROW = 1 << 16
 KEYS = ("iteration", "env_steps")
 
 Row = dict[str, str]
@@ -31,6 +33,20 @@ def num_recorded(directory: Path) -> int:
         return max(0, len(read_file(directory / NAME, MOST_BYTES).splitlines()) - 1)
     except OSError:
         return 0
+
+
+def newest_row(directory: Path) -> Row:
+    """The last row, without reading what lies before it; empty where there is none.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with open(open_regular(directory / NAME, os.O_RDONLY), "rb") as file:
+        header = file.readline(MOST_OF_ROW)
+        file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - MOST_OF_ROW))
+        last = file.read(MOST_OF_ROW).splitlines()[-1:]
+    cells = [_cells(line.decode(errors="replace").strip()) for line in (header, *last)]
+    return dict(zip(*cells, strict=False)) if len(cells) == 2 else {}
 
 
 def recover(path: Path, iteration: int, warn: Callable[[str], None]) -> tuple[list[str], list[Row]]:

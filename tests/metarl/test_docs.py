@@ -14,11 +14,13 @@ import pytest
 from metarl import catalogue, presets
 from metarl.algorithms import ALGORITHMS
 from metarl.cli import train as front
+from metarl.cli import tune
 from metarl.cli.parse import parse
 from metarl.cli.verbs import VERBS, run
 from metarl.envs.registry import TASKS
 from metarl.extensions import PARTS
 from metarl.runs.code import run_code
+from metarl.runs.jobs import words_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
@@ -88,7 +90,12 @@ def test_a_command_is_understood(command: list[str], checkout: Path, monkeypatch
 def understand(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parses a command line of ``metarl`` as the command does, and stops before the work."""
     verb, rest = arguments[0], [argument.replace("cuda", "cpu") for argument in arguments[1:]]
-    if verb != "train":
+    if verb == "submit":
+        rest, submitted = catalogue.split(verb, rest)
+        assert words_of(submitted)
+        if submitted[0] == "metarl":
+            understand(submitted[1:], monkeypatch)
+    if verb not in catalogue.OF_EXPERIMENTS:
         if "--code" in rest:
             run_code(Path(rest[rest.index("--code") + 1]))
         parse(VERBS[verb], rest)
@@ -96,8 +103,13 @@ def understand(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if "--resume" in rest:
         del rest[rest.index("--resume") : rest.index("--resume") + 2]
     begun = []
+    if verb == "tune":
+        monkeypatch.setattr(tune, "search_of", lambda options, start, given: begun.append(options.experiment))
+        monkeypatch.setattr(tune, "report", lambda *_: None)
+        for name in ("work", "work_in", "write_description"):
+            monkeypatch.setattr(tune, name, lambda *_, **__: 0)
     monkeypatch.setattr(front, "create_run", lambda experiment, runs, name: runs / (name or "run"))
-    monkeypatch.setattr(front, "execute", lambda experiment, run: begun.append(experiment) or 0)
+    monkeypatch.setattr(front, "execute", lambda experiment, run, **_: begun.append(experiment) or 0)
     assert run([verb, *rest], None) == 0
     assert begun[0].task.name == rest[0]
 
