@@ -16,6 +16,7 @@ from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
 from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.session import execute
+from metarl.runs.supervised import FewShotExperiment
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Train(Generic[TaskT, LearnerT]):
     """Python file that defines the task, where it is none of this library's; it is run."""
 
 
+@dataclass(frozen=True)
+class TrainOnExamples(Train[TaskT, LearnerT]):
+    experiment: tyro.conf.OmitArgPrefixes[FewShotExperiment[TaskT, LearnerT]]
+
+
 def train(arguments: Sequence[str], task: str | None) -> int:
     """Trains ``task`` as the other arguments of ``metarl train`` say; returns the exit code.
 
@@ -50,7 +56,8 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     require_distinct_names(start)
     arguments, start = choose_all(arguments, start)
     arguments = [start.task.name, *arguments]
-    form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
+    kind: Any = TrainOnExamples if isinstance(start, FewShotExperiment) else Train
+    form = kind[type(start.task), type(start.learner)]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
     if recorded is None:
@@ -65,8 +72,9 @@ def train(arguments: Sequence[str], task: str | None) -> int:
         file = code or (sys.argv[0] if type(start.task).__module__ == "__main__" else None)
         code_option = f" --code {file}" if file else ""
         print(
-            f"done: metarl evaluate {run}{code_option} · metarl video {run}{code_option} · "
-            f"tensorboard --logdir {run.parent}"
+            f"done: metarl evaluate {run}{code_option} · "
+            + ("" if isinstance(start, FewShotExperiment) else f"metarl video {run}{code_option} · ")
+            + f"tensorboard --logdir {run.parent}"
         )
     return exit_code
 
@@ -141,7 +149,7 @@ def require_distinct_names(start: Experiment) -> None:
         ValueError: two do.
     """
     parts: dict[str, Any] = {
-        "the experiment": options_of(Train, skip=("experiment",)) | options_of(Experiment, skip=("task", "learner")),
+        "the experiment": options_of(Train, skip=("experiment",)) | options_of(type(start), skip=("task", "learner")),
         "the learner": options_of(type(start.learner)) | {f"--{name}": "" for name in choices_of(type(start.learner))},
     }
     for owner, options in parts.items():

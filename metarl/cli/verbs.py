@@ -63,8 +63,8 @@ class Plot:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
-    tag: tuple[str, ...] = ("meta_train/return_post",)
-    """Columns of progress.csv. Of learners that remember: meta_train/return_trial."""
+    tag: tuple[str, ...] = ("meta_train/return_post", "meta_train/accuracy_post", "meta_train/loss_post")
+    """Columns of progress.csv, those of them that a run has. Of learners that remember: meta_train/return_trial."""
     out: Path = Path("curves.png")
     """The picture to write."""
     code: Path | None = None

@@ -1,4 +1,4 @@
-"""The digits that scikit-learn ships: 1,797 images of 8 x 8 pixels (UCI, Alpaydin & Kaynak 1998), without a download."""
+"""The digits that scikit-learn ships: 1,797 images of 8 x 8 pixels (UCI, Alpaydin & Kaynak 1998); no download."""
 
 import functools
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ TRAINED_ON = 5  # digits 0 to 4; 5 to 9 are held out
 
 @dataclass(frozen=True)
 class Digits(ImageTasks):
-    """Digits 0 to 4 to train on, each turned by 0, 90, 180 and 270 degrees as four classes (20 in all); 5 to 9, upright,
-    to test on: five held-out classes, so that a test of 5 ways always has these and differs in labels and images.
+    """Digits 0 to 4 to train on, each turned by 0, 90, 180 and 270 degrees as four classes (20 in all); 5 to 9,
+    upright, to test on: five held-out classes, so that a test of 5 ways always has these, other images and labels.
 
     Two pairs of classes to train on look almost alike: 0 and 1 turned by half a turn.
     """

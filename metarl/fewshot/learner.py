@@ -101,9 +101,7 @@ def predict(network: MLP | ConvNet, phi: Params, x: Float[Tensor, "..."]) -> Flo
     return prediction
 
 
-def descend(
-    state: Any, meta_loss: Callable[[Params], Float[Tensor, ""]], learning_rate: float
-) -> tuple[Any, Metrics]:
+def descend(state: Any, meta_loss: Callable[[Params], Float[Tensor, ""]], learning_rate: float) -> tuple[Any, Metrics]:
     """A step of Adam down a loss of the meta-parameters; none where the gradient is not finite."""
     leaves = {name: value.detach().requires_grad_() for name, value in state.meta.items()}
     value = meta_loss(leaves)

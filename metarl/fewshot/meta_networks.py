@@ -5,9 +5,9 @@ small network that every weight passes through by itself; a memory holds these, 
 example attends to the memory by its own embedding, and the base learner predicts with slow and fast weights: a layer is
 act(x W) + act(x W*). The embedding has fast weights, too, made from the gradients of its own loss.
 
-Ours differs from the paper: the embedding's gradients are averaged over the support set before its fast weights are made
-of them (the paper: an LSTM over a sample of them), its loss is the task's at any number of shots (the paper: contrastive
-beyond one shot), every layer but the first has fast weights, and networks are perceptrons.
+Ours differs from the paper: the embedding's gradients are averaged over the support set before its fast weights are
+made of them (the paper: an LSTM over a sample of them), its loss is the task's at any number of shots (the paper:
+contrastive beyond one shot), every layer but the first has fast weights, and networks are perceptrons.
 """
 
 import math
@@ -67,7 +67,9 @@ class MetaNetworks(FewShot):
         memory = made(part(meta, "base_maker"), self.gradients(base, support, spec))  # leaves [support ...]
 
         def embed(x: Tensor) -> Float[Tensor, "n feature"]:
-            hidden, _ = self.layers(embedding, {name: weight.unsqueeze(0) for name, weight in to_embed.items()}, None, x)
+            hidden, _ = self.layers(
+                embedding, {name: weight.unsqueeze(0) for name, weight in to_embed.items()}, None, x
+            )
             return normalize(hidden, dim=-1)
 
         attention = (embed(x) @ embed(support.x).T).softmax(-1)

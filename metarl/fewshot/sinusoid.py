@@ -35,7 +35,9 @@ class Sinusoid(FewShotTasks):
         x = 10 * torch.rand(len(task), total, 1, generator=generator, device=generator.device) - 5
         amplitude, phase = task[:, None, :1], task[:, None, 1:]
         examples = Examples(x, amplitude * torch.sin(x - phase))
-        support, query = (Examples(*(part.split([self.shots, self.queries], 1)[k] for part in examples)) for k in (0, 1))
+        support, query = (
+            Examples(*(part.split([self.shots, self.queries], 1)[k] for part in examples)) for k in (0, 1)
+        )
         return Episodes(support, query, torch.zeros(len(task), 0, dtype=torch.int64, device=x.device), self.spec)
 
 

@@ -1,10 +1,8 @@
-"""The loop over supervised tasks. It is not :func:`metarl.train.train`, for nothing acts: a task's examples are drawn, not
-sampled by what adapts to them, so that rollouts, credit and episodes have no part in it. Progress, recording, checkpoints
-and stopping are the same."""
+"""The loop over supervised tasks. It is not :func:`metarl.train.train`, for nothing acts: a task's examples are drawn,
+not sampled by what adapts to them, so that rollouts, credit and episodes have no part in it. Progress, recording,
+checkpoints and stopping are the same."""
 
 from collections.abc import Callable
-
-import torch
 
 from metarl.fewshot.episodes import Episodes, FewShotTasks, accuracy, example_loss
 from metarl.fewshot.learner import FewShotLearner

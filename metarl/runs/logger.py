@@ -71,11 +71,8 @@ class ProgressDisplay:
         """``iteration`` counts from 0 and is complete."""
         complete = iteration + 1
         seconds = (time.monotonic() - self._began) / (complete - self._start) * (self._total - complete)
-        before, after = metrics["meta_train/return_pre"], metrics["meta_train/return_post"]
-        trial = metrics.get("meta_train/return_trial")
-        earned = f"return before {before:.2f} after {after:.2f}" if trial is None else f"return of a trial {trial:.2f}"
         skipped = "  update skipped" if metrics.get("train/skipped_updates") else ""
-        text = f"{earned}{skipped}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
+        text = f"{achieved(metrics)}{skipped}  {rate(metrics)}  ETA {_clock(seconds)}"
         if self._bar is None:
             self._console.print(f"iteration {complete}/{self._total}  {text}", highlight=False, soft_wrap=True)
         else:
@@ -84,6 +81,22 @@ class ProgressDisplay:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def achieved(metrics: Metrics) -> str:
+    """What an iteration's tasks came to, before adaptation and after it."""
+    if (trial := metrics.get("meta_train/return_trial")) is not None:
+        return f"return of a trial {trial:.2f}"
+    measures = [measure for measure in ("return", "accuracy", "loss") if f"meta_train/{measure}_post" in metrics]
+    measure, digits = measures[0], 2 if measures[0] == "return" else 3
+    before, after = metrics.get(f"meta_train/{measure}_pre"), metrics[f"meta_train/{measure}_post"]
+    return f"{measure} " + ("" if before is None else f"before {before:.{digits}f} ") + f"after {after:.{digits}f}"
+
+
+def rate(metrics: Metrics) -> str:
+    """Environment steps or examples a second."""
+    examples = metrics.get("time/examples_per_second")
+    return f"{metrics['time/env_steps_per_second']:,.0f} steps/s" if examples is None else f"{examples:,.0f} examples/s"
 
 
 def _clock(seconds: float) -> str:

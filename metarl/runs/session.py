@@ -11,6 +11,8 @@ from rich.console import Console
 from metarl.envs.api import TaskEnv
 from metarl.evaluate import held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
+from metarl.fewshot import evaluate as supervised_tests
+from metarl.fewshot.train import train_on_examples
 from metarl.metrics import by_kind
 from metarl.runs import checkpoint, table
 from metarl.runs.experiment import Experiment
@@ -21,6 +23,7 @@ from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
 from metarl.runs.snapshot import capture, initial_progress, restore
 from metarl.runs.stopping import StopOnSignal, Stopped
+from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress, train
 from metarl.types import Metrics
@@ -66,7 +69,8 @@ def _lost(run: Path, error: OSError) -> str:
 def _train_in(
     run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
 ) -> None:
-    env = experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
+    supervised = isinstance(experiment, FewShotExperiment)
+    env = None if supervised else experiment.make_env(experiment.num_tasks, experiment.num_envs, stream="resets")
     progress = initial_progress(experiment)
     _continue_or_begin(experiment, run, progress, env, console)
     with stopping.postponed():
@@ -74,17 +78,30 @@ def _train_in(
     recording = Recording(experiment, run, progress, env, stopping, console, callbacks)
     try:
         with contextlib.suppress(Enough):
-            train(
-                experiment.learner,
-                experiment.task,
-                env,
-                progress,
-                iterations=experiment.iterations,
-                episodes=experiment.episodes_per_env,
-                begin=recording.begin,
-                log=recording.log,
-                notice=recording.notice,
-            )
+            if isinstance(experiment, FewShotExperiment):
+                train_on_examples(
+                    experiment.learner,
+                    experiment.task,
+                    progress,
+                    num_tasks=experiment.num_tasks,
+                    updates=experiment.updates,
+                    iterations=experiment.iterations,
+                    begin=recording.begin,
+                    log=recording.log,
+                )
+            else:
+                assert env is not None
+                train(
+                    experiment.learner,
+                    experiment.task,
+                    env,
+                    progress,
+                    iterations=experiment.iterations,
+                    episodes=experiment.episodes_per_env,
+                    begin=recording.begin,
+                    log=recording.log,
+                    notice=recording.notice,
+                )
         recording.begin()
     finally:
         recording.close()
@@ -98,7 +115,7 @@ class Recording:
         experiment: Experiment,
         run: Path,
         progress: Progress,
-        env: TaskEnv,
+        env: TaskEnv | None,
         stopping: StopOnSignal,
         console: Console,
         callbacks: Sequence[Callback] = (),
@@ -147,7 +164,9 @@ class Recording:
         checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
 
 
-def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console) -> None:
+def _continue_or_begin(
+    experiment: Experiment, run: Path, progress: Progress, env: TaskEnv | None, console: Console
+) -> None:
     if not checkpoint.has_checkpoint(run / checkpoint.DIRECTORY):
         if recorded := table.num_recorded(run):
             raise ValueError(
@@ -162,7 +181,7 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")
     console.print(f"continuing {run} after {progress.iteration} iterations")
-    if content.get("device", "cpu") != env.device.type:
+    if content.get("device", "cpu") != progress.actions.device.type:
         console.print(
             f"the run comes from another device ({content.get('device', 'cpu')}): its draws differ from now on"
         )
@@ -174,8 +193,18 @@ def _continue_or_begin(experiment: Experiment, run: Path, progress: Progress, en
 
 
 def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
-    """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
+    """Mean return, or error, on held-out tasks as the learner adapts; draws from streams of its own."""
     learner, num_tasks = experiment.learner, experiment.eval_tasks
+    seed = stream_seed(experiment.seed, "meta-test", progress.iteration)
+    if isinstance(experiment, FewShotExperiment):
+        return supervised_tests.held_out_metrics(
+            learner,
+            progress.learner_state,
+            experiment.task,
+            num_tasks=num_tasks,
+            seed=seed,
+            device=experiment.device,
+        )
     num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
     env = experiment.make_env(num_tasks, num_envs, stream="meta-test resets")
     tasks = held_out_tasks(experiment.task, num_tasks)
@@ -186,7 +215,7 @@ def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices
         tasks,
         scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
         episodes=experiment.episodes_per_env if learner.remembers else 1,
-        seed=stream_seed(experiment.seed, "meta-test", progress.iteration),
+        seed=seed,
     )
     check_test(result, env, experiment.task, tasks, notice)
     returns, successes = result.returns.nanmean((0, 2)), result.solved.nanmean((0, 2))
