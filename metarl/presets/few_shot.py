@@ -7,6 +7,7 @@ end.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from metarl.envs.registry import find_preset
 from metarl.fewshot import FewShotMAML, FewShotReptile, FineTuned, MetaNetworks, Nearest, Prototypical
@@ -16,7 +17,8 @@ from metarl.runs.supervised import FewShotExperiment
 SINE = find_preset("sinusoid", "k10")
 SMALL, MEDIUM = MLP((40, 40), "relu"), MLP((64, 64), "relu")
 SINE_MAML = FewShotMAML(network=SMALL, inner_lr=0.01, learning_rate=1e-3)
-DIGITS_MAML = FewShotMAML(network=MEDIUM, adapt_steps=3, inner_lr=0.4, learning_rate=2e-3)
+DIGITS_MAML = FewShotMAML(network=MEDIUM, adapt_steps=3, inner_lr=0.1, learning_rate=3e-3)
+NOTHING_TO_LEARN = {"iterations": 1, "updates": 1}
 
 
 def kin(maml: FewShotMAML) -> dict[str, FewShotMAML]:
@@ -28,30 +30,35 @@ def kin(maml: FewShotMAML) -> dict[str, FewShotMAML]:
     }
 
 
-def on_sine(learners: dict[str, FewShotMAML]) -> dict[str, FewShotExperiment]:
-    return {name: FewShotExperiment(SINE, learner, num_tasks=25, iterations=100) for name, learner in learners.items()}
-
-
-SINUSOIDS = (
-    on_sine({"maml2017": SINE_MAML, **kin(SINE_MAML)}),
-    {"tuned": FewShotExperiment(SINE, FewShotReptile(SMALL, 5, 0.02, train_steps=10), num_tasks=25, iterations=100)},
-    {"tuned": FewShotExperiment(SINE, MetaNetworks(MLP((40, 40))), num_tasks=10, iterations=20)},
-    {"tuned": FewShotExperiment(SINE, FineTuned(SMALL, inner_lr=0.01), num_tasks=25, iterations=100)},
-    {"tuned": FewShotExperiment(SINE, Nearest(), num_tasks=25, iterations=1, updates=1)},
-)
+WAVES: list[dict[str, Any]] = [
+    {"maml2017": SINE_MAML, **kin(SINE_MAML)},
+    {"tuned": FewShotReptile(SMALL, 5, 0.02, train_steps=5, minibatch=10, step_size=0.5)},
+    {"tuned": MetaNetworks(MLP((40, 40)))},
+    {"tuned": FineTuned(SMALL, inner_lr=0.01)},
+]
+SINUSOIDS = [
+    *(
+        {name: FewShotExperiment(SINE, learner, num_tasks=25, iterations=100) for name, learner in learners.items()}
+        for learners in WAVES
+    ),
+    {"raw": FewShotExperiment(SINE, Nearest(), **NOTHING_TO_LEARN)},
+]
+DIGITS: list[dict[str, Any]] = [
+    {"tuned": DIGITS_MAML, **kin(DIGITS_MAML)},
+    {"tuned": FewShotReptile(MEDIUM, 10, 0.05, train_steps=5, minibatch=20, step_size=0.5)},
+    {"tuned": Prototypical(MEDIUM)},
+    {"tuned": MetaNetworks(learning_rate=3e-3)},
+    {"tuned": FineTuned(MEDIUM, inner_lr=0.02)},
+]
 
 
 def on_digits(task_preset: str) -> list[dict[str, FewShotExperiment]]:
     task, ending = find_preset("digits", task_preset), "" if task_preset == "n5_k1" else "_k5"
-    named = {"tuned": DIGITS_MAML, **kin(DIGITS_MAML)}
-    return [
-        {f"{name}{ending}": FewShotExperiment(task, learner) for name, learner in named.items()},
-        {f"tuned{ending}": FewShotExperiment(task, FewShotReptile(MEDIUM, 10, 0.05, train_steps=10, minibatch=10))},
-        {f"tuned{ending}": FewShotExperiment(task, Prototypical(MEDIUM))},
-        {f"tuned{ending}": FewShotExperiment(task, MetaNetworks(), num_tasks=8)},
-        {f"tuned{ending}": FewShotExperiment(task, FineTuned(MEDIUM, inner_lr=0.1))},
-        {f"tuned{ending}": FewShotExperiment(task, Nearest(), iterations=1, updates=1)},
+    trained = [
+        {f"{name}{ending}": FewShotExperiment(task, learner) for name, learner in learners.items()}
+        for learners in DIGITS
     ]
+    return [*trained, {f"raw{ending}": FewShotExperiment(task, Nearest(), **NOTHING_TO_LEARN)}]
 
 
 def of_images(name: str, ending: str) -> list[dict[str, FewShotExperiment]]:
