@@ -17,7 +17,7 @@ from metarl.runs.supervised import FewShotExperiment
 SINE = find_preset("sinusoid", "k10")
 SMALL, MEDIUM = MLP((40, 40), "relu"), MLP((64, 64), "relu")
 SINE_MAML = FewShotMAML(network=SMALL, inner_lr=0.01, learning_rate=1e-3)
-DIGITS_MAML = FewShotMAML(network=MEDIUM, adapt_steps=3, inner_lr=0.1, learning_rate=3e-3)
+DIGITS_MAML = FewShotMAML(network=MEDIUM, adapt_steps=5, inner_lr=0.05, learning_rate=2e-3)
 NOTHING_TO_LEARN = {"iterations": 1, "updates": 1}
 
 
