@@ -7,9 +7,10 @@ lie side by side by label: the first of every way, then the second of every way 
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+import tyro
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -17,6 +18,9 @@ from torch.nn.functional import cross_entropy
 from metarl.envs.api import EnvSpec, TaskEnv
 from metarl.envs.fields import BadField, require
 from metarl.envs.registry import TaskDistribution
+
+Unset = Annotated[int, tyro.conf.Fixed, tyro.conf.Suppress]
+"""What has no meaning where nothing acts: neither an argument, nor an option, nor recorded."""
 
 
 class Examples(NamedTuple):
@@ -52,7 +56,7 @@ class Episodes(NamedTuple):
 class FewShotTasks(TaskDistribution):
     """A distribution over supervised tasks: it has examples, and no worlds to act in."""
 
-    horizon: int = field(default=1, init=False)
+    horizon: Unset = field(default=1, init=False)
     shots: int = 10
     """Examples to adapt to; of a classification, of each class."""
     queries: int = 10

@@ -18,7 +18,6 @@ from metarl.reports.titles import task_title
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.folder import load_experiment
-from metarl.types import MetaLearner
 
 OF_EXAMPLES = ("loss", "accuracy")  # tags of few-shot runs
 COLORS = mpl.color_sequences["tab10"]
@@ -210,7 +209,7 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
     return names
 
 
-def _learner_name(learner: MetaLearner) -> str:
+def _learner_name(learner: Any) -> str:
     parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
     estimator = getattr(learner, "estimator", "maml")
     if estimator != "maml":

@@ -1,9 +1,13 @@
 """What a run of supervised tasks is: an experiment without worlds."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from metarl.envs.fields import BadField, require
 from metarl.fewshot import LEARNERS, FewShotTasks
+from metarl.fewshot.episodes import Unset
 from metarl.runs.experiment import Experiment, LearnerT, TaskT
 
 
@@ -11,9 +15,9 @@ from metarl.runs.experiment import Experiment, LearnerT, TaskT
 class FewShotExperiment(Experiment[TaskT, LearnerT]):
     """Nothing acts: what an experiment says of worlds cannot be set, and the count of its steps is one of examples."""
 
-    num_envs: int = field(default=1, init=False)
-    episodes: int = field(default=1, init=False)
-    physics: str = field(default="auto", init=False)
+    num_envs: Unset = field(default=1, init=False)
+    episodes: Unset = field(default=1, init=False)
+    physics: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = field(default="auto", init=False)
     num_tasks: int = 16
     """Tasks in a meta-batch."""
     updates: int = 100
@@ -24,10 +28,10 @@ class FewShotExperiment(Experiment[TaskT, LearnerT]):
     """Held-out tasks in such a test."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, "updates", at_least=1)
         if not isinstance(self.task, FewShotTasks):
             raise BadField(f"task is {self.task.name!r}: it has worlds and no examples, use an Experiment")
         if type(self.learner) not in LEARNERS.values():
             known = ", ".join(LEARNERS)
             raise BadField(f"learner is a {type(self.learner).__name__}: tasks of examples need one of {known}")
+        super().__post_init__()
+        require(self, "updates", at_least=1)

@@ -129,7 +129,7 @@ def test_training_on_shuffled_labels_teaches_nothing() -> None:
 
 
 def one_episode() -> tuple[MetaNetworks, LearnerState, Episodes]:
-    learner, tasks = MetaNetworks(MLP((6, 5)), maker_size=4), Digits(ways=3, shots=2, queries=2)
+    learner, tasks = MetaNetworks(MLP((16, 12)), maker_size=8), Digits(ways=3, shots=2, queries=2)
     generator = torch.Generator().manual_seed(0)
     return learner, learner.init(tasks.spec, generator), tasks.draw(tasks.sample(1, generator), generator)
 

@@ -160,7 +160,7 @@ def test_tasks_of_examples_are_listed_and_are_no_environments(metarl_command: Ru
     assert "metarl/Sinusoid-v0" not in gymnasium.registry
 
 
-def test_the_learned_initialization_adapts_and_the_pretrained_one_does_not() -> None:
+def test_the_learned_initialization_adapts_faster_than_the_pretrained_one() -> None:
     """A small version of the paper's figure: 10 examples, one step; minutes make it the paper's."""
     tasks, draws = Sinusoid(), torch.Generator().manual_seed(1)
     start = presets.make("sinusoid", "maml")
@@ -174,5 +174,4 @@ def test_the_learned_initialization_adapts_and_the_pretrained_one_does_not() -> 
         curve = start.learner.predictions(state, episodes, [1.0] * 5)
         after[name] = [(x - episodes.query.y).square().mean().item() for x in curve]
     assert after["maml"][1] < 0.75 * after["maml"][0]
-    assert after["joint"][1] > 0.8 * after["joint"][0]
-    assert after["maml"][1] < 0.75 * after["joint"][1]
+    assert min(after["joint"]) > 1.2 * after["maml"][1]
