@@ -48,8 +48,8 @@ def digits() -> Images:
     trained = by_class([pixels[label == digit] for digit in range(TRAINED_ON)], TRAINED_ON, rotations=4)
     tested = by_class([pixels[label == digit] for digit in range(TRAINED_ON, 10)], 0)
     first = torch.cat([trained.first, len(trained.pixels) + tested.first])
-    count = torch.cat([trained.count, tested.count])
-    return Images(torch.cat([trained.pixels, tested.pixels]), first, count, trained.num_train)
+    size = torch.cat([trained.size, tested.size])
+    return Images(torch.cat([trained.pixels, tested.pixels]), first, size, trained.num_train)
 
 
 Digits.presets = {"n5_k1": Digits(), "n5_k5": Digits(shots=5)}

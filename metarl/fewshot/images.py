@@ -19,7 +19,8 @@ class Images(NamedTuple):
     pixels: UInt8[Tensor, "image channel height width"]
     first: Int[Tensor, " cls"]
     """Where the images of a class begin."""
-    count: Int[Tensor, " cls"]
+    size: Int[Tensor, " cls"]
+    """Images of a class."""
     num_train: int
 
 
@@ -84,11 +85,11 @@ class ImageTasks(FewShotTasks):
 
     def require_ready(self) -> None:
         images = self.images()
-        held_out = len(images.count) - images.num_train
+        held_out = len(images.size) - images.num_train
         for name, there in (("to train on", images.num_train), ("held out", held_out)):
             if there < self.ways:
                 raise BadField(f"ways is {self.ways}: {self.name} has {there} classes {name}, use fewer ways")
-        if (fewest := int(images.count.min())) < self.shots + self.queries:
+        if (fewest := int(images.size.min())) < self.shots + self.queries:
             total = self.shots + self.queries
             raise BadField(f"shots + queries is {total}: a class of {self.name} has {fewest} images, use fewer")
 
@@ -98,7 +99,7 @@ class ImageTasks(FewShotTasks):
     def held_out(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task way"]:
         """Classes that training never sees."""
         images = self.images()
-        return self._choose(range(images.num_train, len(images.count)), num_tasks, generator)
+        return self._choose(range(images.num_train, len(images.size)), num_tasks, generator)
 
     def _choose(self, classes: Sequence[int], num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task way"]:
         order = torch.rand(num_tasks, len(classes), generator=generator, device=generator.device).argsort(1)
@@ -108,9 +109,9 @@ class ImageTasks(FewShotTasks):
         """Images of a class are drawn without replacement: no query image is in the support set."""
         images, device = self.images(), generator.device
         classes = task.long().to(device)
-        count, first = images.count.to(device)[classes], images.first.to(device)[classes]
-        score = torch.rand(*classes.shape, int(images.count.max()), generator=generator, device=device)
-        beyond = torch.arange(score.shape[-1], device=device) >= count.unsqueeze(-1)
+        size, first = images.size.to(device)[classes], images.first.to(device)[classes]
+        score = torch.rand(*classes.shape, int(images.size.max()), generator=generator, device=device)
+        beyond = torch.arange(score.shape[-1], device=device) >= size.unsqueeze(-1)
         total = self.shots + self.queries
         chosen = score.masked_fill(beyond, -1.0).topk(total, dim=-1).indices + first.unsqueeze(-1)  # [task way example]
         chosen = chosen.transpose(1, 2).flatten(1)  # the first of every way, then the second ...
@@ -125,5 +126,5 @@ def by_class(classes: Sequence[Tensor], num_train: int, *, rotations: int = 1) -
     """A data set of classes [image channel height width]; each is ``rotations`` classes, turned by 90 degrees more."""
     turned = [torch.rot90(pixels, quarter, (2, 3)) for quarter in range(rotations) for pixels in classes[:num_train]]
     turned += [torch.rot90(pixels, quarter, (2, 3)) for quarter in range(rotations) for pixels in classes[num_train:]]
-    count = torch.tensor([len(pixels) for pixels in turned])
-    return Images(torch.cat(turned), count.cumsum(0) - count, count, num_train * rotations)
+    size = torch.tensor([len(pixels) for pixels in turned])
+    return Images(torch.cat(turned), size.cumsum(0) - size, size, num_train * rotations)

@@ -18,7 +18,7 @@ SINE = find_preset("sinusoid", "k10")
 SMALL, MEDIUM = MLP((40, 40), "relu"), MLP((64, 64), "relu")
 SINE_MAML = FewShotMAML(network=SMALL, inner_lr=0.01, learning_rate=1e-3)
 DIGITS_MAML = FewShotMAML(network=MEDIUM, adapt_steps=5, inner_lr=0.05, learning_rate=2e-3)
-NOTHING_TO_LEARN = {"iterations": 1, "updates": 1}
+NOTHING_TO_LEARN: dict[str, Any] = {"iterations": 1, "updates": 1}
 
 
 def kin(maml: FewShotMAML) -> dict[str, FewShotMAML]:
@@ -67,7 +67,7 @@ def of_images(name: str, ending: str) -> list[dict[str, FewShotExperiment]]:
     maml = FewShotMAML(
         network, adapt_steps=1 if name == "omniglot" else 5, inner_lr=0.4 if name == "omniglot" else 0.01
     )
-    whole = FewShotExperiment(task, maml, num_tasks=32 if name == "omniglot" else 4, iterations=600)
+    whole: FewShotExperiment = FewShotExperiment(task, maml, num_tasks=32 if name == "omniglot" else 4, iterations=600)
     return [{f"maml2017_{ending}": whole}, {f"snell2017_{ending}": replace(whole, learner=Prototypical(network))}]
 
 

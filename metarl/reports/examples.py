@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -30,18 +30,6 @@ NOTES = {
 }
 
 
-@runtime_checkable
-class Asked(Protocol):
-    """What :class:`metarl.reports.evaluate_run.Protocol` says of a test of examples."""
-
-    tasks: int | None
-    episodes: int | None
-    adaptation_episodes: int | None
-    steps: int | None
-    schedule: str | None
-    seed: int
-
-
 class ExamplesPlan(NamedTuple):
     """A test, every default filled in."""
 
@@ -60,8 +48,11 @@ class Row(NamedTuple):
     state: Any
 
 
-def plan_of(asked: Asked, experiment: FewShotExperiment) -> ExamplesPlan:
+def plan_of(asked: Any, experiment: FewShotExperiment) -> ExamplesPlan:
     """The protocol with the defaults of an experiment filled in.
+
+    Args:
+        asked: :class:`metarl.reports.evaluate_run.Protocol`.
 
     Raises:
         BadField: an option that tasks of examples do not have.

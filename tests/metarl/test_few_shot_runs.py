@@ -160,6 +160,7 @@ def test_tasks_of_examples_are_listed_and_are_no_environments(metarl_command: Ru
     assert "metarl/Sinusoid-v0" not in gymnasium.registry
 
 
+@pytest.mark.slow  # 20 CPU seconds
 def test_the_learned_initialization_adapts_faster_than_the_pretrained_one() -> None:
     """A small version of the paper's figure: 10 examples, one step; minutes make it the paper's."""
     tasks, draws = Sinusoid(), torch.Generator().manual_seed(1)

@@ -41,8 +41,8 @@ def test_digits_to_test_on_are_never_trained_on() -> None:
     from sklearn.datasets import load_digits
 
     images, data = digits(), load_digits()
-    assert (images.num_train, len(images.count)) == (20, 25)
-    groups = [images.pixels[first : first + count] for first, count in zip(images.first, images.count, strict=True)]
+    assert (images.num_train, len(images.size)) == (20, 25)
+    groups = [images.pixels[first : first + size] for first, size in zip(images.first, images.size, strict=True)]
     for digit in range(5):
         upright = torch.tensor(data.images[data.target == digit], dtype=torch.uint8).unsqueeze(1)
         for quarter in range(4):
@@ -94,7 +94,7 @@ def test_omniglot_is_read_from_its_published_layout(tmp_path: Path) -> None:
     tasks.require_ready()
     images = tasks.images()
     assert images.pixels.shape == (4 * 5 * 4, 1, 28, 28)
-    assert (images.num_train, tasks.spec.num_classes, images.count.tolist()) == (12, 12, [4] * 20)
+    assert (images.num_train, tasks.spec.num_classes, images.size.tolist()) == (12, 12, [4] * 20)
     first = images.pixels[0, 0].float()
     assert (first[:, :3] > 200).all(), "ink is not bright"
     assert (first[:, 8:] < 30).all()
