@@ -14,6 +14,7 @@ from metarl.seeds import stream
 from metarl.types import Metrics
 
 TASKS_AT_ONCE = 256
+LARGEST_LOSS = 1e9  # of inner steps that diverged, so that a mean over tasks is a number
 
 
 class FewShotTest(NamedTuple):
@@ -54,7 +55,8 @@ def few_shot_test(
     for some in sampled.split(TASKS_AT_ONCE):
         drawn = tasks.draw(some, generator)
         found = learner.predictions(state, drawn, scales)
-        losses.append(torch.stack([example_loss(x, drawn.query.y, drawn.spec) for x in found], dim=1))
+        loss = torch.stack([example_loss(x, drawn.query.y, drawn.spec) for x in found], dim=1)
+        losses.append(loss.nan_to_num(nan=LARGEST_LOSS, posinf=LARGEST_LOSS).clamp(max=LARGEST_LOSS))
         if drawn.spec.discrete:
             accuracies.append(torch.stack([accuracy(x, drawn.query.y) for x in found], dim=1))
     loss = torch.cat(losses).unflatten(0, (num_tasks, episodes)).mean(1)
