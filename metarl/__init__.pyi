@@ -1,4 +1,5 @@
 from . import envs as envs
+from . import fewshot as fewshot
 from . import presets as presets
 from .adapted import Adapted as Adapted
 from .agent import TrainedAgent as TrainedAgent

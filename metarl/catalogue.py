@@ -22,7 +22,8 @@ NOTES = """
 param: numbers that define one task; obs, action: numbers of an observation and an action ("of 5": a choice); steps:
 episode length limit; ends: can terminate early; success: whether the task defines it. A task preset is a definition of
 the task (--task-preset); experiment presets, by learner, are hyperparameters and a budget (--preset), the first one the
-default; a learner without one starts from its own defaults.
+default; a learner without one starts from its own defaults. Tasks of examples (steps "-"): obs and action are the
+numbers of an input and of a label; maml and reptile are there the learners of examples of that name.
 Other libraries: gymnasium.make("metarl:metarl/HalfCheetahDir-v0", preset="v5"), by the name of a task's class."""
 
 
@@ -54,7 +55,7 @@ def register_tasks() -> None:
     """Makes every task known to Gymnasium as ``metarl/<its class>-v0``; it is imported when one is made."""
     for name, task in content().get("tasks", {}).items():
         identity = f"metarl/{task['class']}-v0"
-        if identity not in gymnasium.registry:
+        if identity not in gymnasium.registry and task.get("worlds", True):
             gymnasium.register(
                 identity,
                 entry_point="metarl.envs.gymnasium_env:GymnasiumEnv",

@@ -24,25 +24,27 @@ MOST_STEPS = 1000  # of adaptation; the experience of each is kept for the meta-
 
 Loss = Callable[[Policy, Params, TrajectoryBatch], Float[Tensor, ""]]
 LearnerT = TypeVar("LearnerT", bound="GradientLearner")
+NetworkT = TypeVar("NetworkT")
+BatchT = TypeVar("BatchT")
 
 
 def adapt(
-    policy: Policy,
+    network: NetworkT,
     params: Params,
-    batch: TrajectoryBatch,
+    batch: BatchT,
     inner_lr: Params,
-    loss: Loss,
+    loss: Callable[[NetworkT, Params, BatchT], Float[Tensor, ""]],
     *,
     first_order: bool = False,
 ) -> Params:
-    """φ = θ - α ∇L(θ; D) (Finn et al. 2017, equation 1).
+    """φ = θ - α ∇L(θ; D) (Finn et al. 2017, equation 1), of a policy and its experience as of a regressor and examples.
 
     Args:
         inner_lr: α for each parameter that adapts, broadcastable to it; the other parameters stay.
         first_order: treat the gradient as a constant, so that ∂φ/∂θ = 1 (FOMAML).
     """
     adapting = {name: params[name] for name in inner_lr}
-    gradient = grad(lambda adapting: loss(policy, params | adapting, batch))(adapting)
+    gradient = grad(lambda adapting: loss(network, params | adapting, batch))(adapting)
     if first_order:
         gradient = {name: value.detach() for name, value in gradient.items()}
     return params | {name: adapting[name] - inner_lr[name] * gradient[name] for name in adapting}

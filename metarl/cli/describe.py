@@ -14,10 +14,13 @@ from metarl.cli.tune import Tune
 from metarl.cli.verbs import VERBS
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
 from metarl.extensions import members
+from metarl.fewshot import LEARNERS, FewShotTasks
 from metarl.runs.experiment import Experiment
+from metarl.runs.supervised import FewShotExperiment
 
 HELP = {"--help": "flag"}
 EXPERIMENTS = {"train": Train, "tune": Tune}
+OF_EXAMPLES = options_of(FewShotExperiment, skip=("task", "learner"))
 
 
 def describe() -> dict[str, Any]:
@@ -32,15 +35,16 @@ def describe() -> dict[str, Any]:
             "class": cls.__name__,
             "presets": {preset: dimensions(task) for preset, task in (cls.presets or {"-": find_preset(name)}).items()},
             "experiments": {learner: list(presets.find(name, learner)) for learner in presets.learners(name)},
-            "options": options_of(cls),
+            "options": options_of(cls) | (OF_EXAMPLES if issubclass(cls, FewShotTasks) else {}),
+            "worlds": not issubclass(cls, FewShotTasks),
         }
         for name, cls in sorted(TASKS.items())
     }
-    return {
-        "verbs": verbs,
-        "tasks": tasks,
-        "learners": {learner_name(cls): {"options": learner_options(cls)} for cls in ALGORITHMS.values()},
-    }
+    learners: dict[str, Any] = {learner_name(cls): {"options": learner_options(cls)} for cls in ALGORITHMS.values()}
+    for cls in LEARNERS.values():  # a name may stand for one of each kind: which is meant, the task decides
+        options = learners.setdefault(learner_name(cls), {"options": {}})["options"]
+        options |= learner_options(cls) | options
+    return {"verbs": verbs, "tasks": tasks, "learners": learners}
 
 
 def learner_options(cls: type) -> dict[str, str]:
@@ -55,6 +59,9 @@ def learner_options(cls: type) -> dict[str, str]:
 def dimensions(task: TaskDistribution) -> tuple[str, ...]:
     """A row of ``metarl list``: what a definition's tasks, observations and actions look like."""
     spec = task.spec
+    if isinstance(task, FewShotTasks):
+        labels = f"of {spec.action_dim}" if spec.discrete else str(spec.action_dim)
+        return str(task.task_size), str(spec.obs_dim), labels, "-", "-", "-"
     parameter = task.sample(1, torch.Generator().manual_seed(0))[0]
     action = f"of {spec.action_dim}" if spec.discrete else str(spec.action_dim)
     numbers = (str(parameter.numel()), str(spec.obs_dim), action, str(spec.horizon))

@@ -164,9 +164,9 @@ def is_open_field(cls: type, name: str) -> bool:
 
 
 def fields_of(cls: type, *, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """The annotations of a dataclass' fields."""
+    """The annotations of a dataclass' fields, those that can be set."""
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.name not in skip}
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init and field.name not in skip}
 
 
 def choice_name(cls: type) -> str:

@@ -19,6 +19,7 @@ from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
 from metarl.runs.folder import RunExists, create_run, load_experiment
 from metarl.runs.session import execute
+from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.tracking import Tracker
 
 
@@ -51,6 +52,11 @@ class Train(Generic[TaskT, LearnerT]):
     given several times."""
 
 
+@dataclass(frozen=True)
+class TrainOnExamples(Train[TaskT, LearnerT]):
+    experiment: tyro.conf.OmitArgPrefixes[FewShotExperiment[TaskT, LearnerT]]
+
+
 def train(arguments: Sequence[str], task: str | None) -> int:
     """Trains ``task`` as the other arguments of ``metarl train`` say; returns the exit code.
 
@@ -65,7 +71,8 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     start = replace(start, learner=chosen)
     require_distinct_names(start)
     arguments = [start.task.name, *arguments]
-    form: Any = Train[type(start.task), type(start.learner)]  # type: ignore[misc]
+    kind: Any = TrainOnExamples if isinstance(start, FewShotExperiment) else Train
+    form = kind[type(start.task), type(start.learner)]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
     with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
@@ -78,8 +85,9 @@ def train(arguments: Sequence[str], task: str | None) -> int:
         files = codes or ([sys.argv[0]] if of_script else [])
         code_option = "".join(f" --code {file}" for file in files)
         print(
-            f"done: metarl evaluate {run}{code_option} · metarl video {run}{code_option} · "
-            f"tensorboard --logdir {run.parent}"
+            f"done: metarl evaluate {run}{code_option} · "
+            + ("" if isinstance(start, FewShotExperiment) else f"metarl video {run}{code_option} · ")
+            + f"tensorboard --logdir {run.parent}"
         )
     return exit_code
 
@@ -190,7 +198,7 @@ def require_distinct_names(start: Experiment) -> None:
     Raises:
         BadField: two do.
     """
-    experiment = options_of(Train, skip=("experiment",)) | options_of(Experiment, skip=("task", "learner"))
+    experiment = options_of(Train, skip=("experiment",)) | options_of(type(start), skip=("task", "learner"))
     owners = dict.fromkeys(experiment, "the experiment")
     for part in [*parts_of(start.learner), start.task]:
         cls = type(part)

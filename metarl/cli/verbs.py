@@ -80,8 +80,8 @@ class Plot:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
-    tag: tuple[str, ...] = ("meta_train/return_post",)
-    """Columns of progress.csv. Of learners that remember: meta_train/return_trial."""
+    tag: tuple[str, ...] = ("meta_train/return_post", "meta_train/accuracy_post", "meta_train/loss_post")
+    """Columns of progress.csv, those of them that a run has. Of learners that remember: meta_train/return_trial."""
     band: Literal["interval", "range"] = "interval"
     """Band of a line: 95 % bootstrap interval of the mean over runs at each step, or from lowest to highest run. Runs
     that logged at other env steps are interpolated linearly between their own points, as far as all of them go."""

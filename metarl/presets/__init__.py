@@ -13,7 +13,19 @@ from dataclasses import replace
 
 from metarl.algorithms import find_learner, learner_name
 from metarl.envs.registry import find_preset
-from metarl.presets import ant, bandits, gymnasium, half_cheetah, metaworld, navigation, tabular_mdps, walkers
+from metarl.fewshot import FewShotTasks
+from metarl.fewshot import find_learner as find_few_shot_learner
+from metarl.presets import (
+    ant,
+    bandits,
+    few_shot,
+    gymnasium,
+    half_cheetah,
+    metaworld,
+    navigation,
+    tabular_mdps,
+    walkers,
+)
 from metarl.presets.defaults import default
 from metarl.runs.experiment import Experiment
 
@@ -46,7 +58,8 @@ def make(task: str, learner: str, preset: str | None = None, task_preset: str | 
     Raises:
         ValueError: unknown task, learner or preset, with the names there are.
     """
-    definition, cls = find_preset(task, task_preset), find_learner(learner)
+    definition = find_preset(task, task_preset)
+    cls = find_few_shot_learner(learner) if isinstance(definition, FewShotTasks) else find_learner(learner)
     known = find(task, learner_name(cls))
     if preset is None:
         experiment = next(iter(known.values())) if known else default(definition, cls)
@@ -58,6 +71,6 @@ def make(task: str, learner: str, preset: str | None = None, task_preset: str | 
     return experiment if task_preset is None else replace(experiment, task=definition)
 
 
-for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld):
+for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld, few_shot):
     for _presets in _family.PRESETS:
         add(_presets)

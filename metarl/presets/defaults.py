@@ -6,14 +6,18 @@ from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.gradient import GradientLearner
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.registry import TaskDistribution
+from metarl.fewshot import FewShotTasks
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
+from metarl.runs.supervised import FewShotExperiment
 
 MANY = 400  # worlds: enough for the physics' threads, few enough for a laptop's memory
 
 
 def default(task: TaskDistribution, learner: type[Any]) -> Experiment:
     """An untuned experiment named ``default``; tests during training are on at most as many tasks as there are."""
+    if isinstance(task, FewShotTasks):
+        return FewShotExperiment(task=task, learner=learner(), preset="default")
     tests = min(20, task.num_test_tasks or 20)
     if issubclass(learner, RL2):
         policy = RecurrentPolicy(memory="gru", memory_size=64, encoder_sizes=(64,))

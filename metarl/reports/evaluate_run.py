@@ -12,6 +12,8 @@ from metarl.envs.api import TaskEnv
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.evaluate import MetaTest, held_out_tasks, meta_test
 from metarl.faults import Notices, check_test
+from metarl.fewshot.evaluate import FewShotTest
+from metarl.reports import examples
 from metarl.reports.files import require_writable, write_evaluation
 from metarl.reports.headline import headline
 from metarl.reports.plan import Plan
@@ -24,6 +26,7 @@ from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.process import prepare_process
 from metarl.runs.session import execute
 from metarl.runs.snapshot import initial_progress, load_chosen, load_progress
+from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress
 from metarl.types import Agent, MetaLearner
@@ -35,19 +38,20 @@ class Protocol:
 
     tasks: int | None = None
     """Held-out tasks, the paper's own where they are known; by default 40, or 1000 for a learner that remembers; 50
-    of a benchmark with several kinds of task."""
+    of a benchmark with several kinds of task; 600 of examples."""
     episodes: int | None = None
     """Episodes of each task at each step; by default as many steps as in the paper, else as in training. Trials of each
-    task for a learner that remembers: by default 1, or 4 where success is what counts."""
+    task for a learner that remembers: by default 1, or 4 where success is what counts. Of examples: draws of support
+    and query set, by default 1."""
     adaptation_episodes: int | None = None
     """Episodes of each task that each inner step adapts to, by default those that are tested; where given, tests are
     episodes of their own. Of a trial: the episodes before its last one (in place of steps)."""
     steps: int | None = None
-    """Inner steps, by default 3, or as in training where success is what counts; or episodes of a trial, by default as
-    in training."""
-    schedule: Literal["halved", "constant"] = "halved"
+    """Inner steps, by default 3, or as in training where success is what counts, 10 on examples; or episodes of a
+    trial, by default as in training."""
+    schedule: Literal["halved", "constant"] | None = None
     """Step sizes: the learner's at the first step and half of it later (Finn et al. 2017; the ant's tasks: what their
-    authors took), or always the same."""
+    authors took), or always the same; by default halved, and on examples constant."""
     seed: int = 0
     """Seed of action and reset noise; the tasks do not depend on it."""
 
@@ -114,7 +118,7 @@ def evaluate_run(
     out: Path | None = None,
     full: bool = True,
     checkpoint: str = "last",
-) -> dict[str, MetaTest]:
+) -> dict[str, MetaTest] | dict[str, FewShotTest]:
     """Tests a checkpoint of a run and its comparisons; shows a table, then writes ``evaluation.json``, curves and
     a picture, or, where these are, ``evaluation-2.json`` and so on.
 
@@ -137,6 +141,10 @@ def evaluate_run(
         raise BadField(f"pretrain_iterations is {pretrain_iterations}: use at least 0, which leaves the comparison out")
     say = partial(console.print, markup=False, highlight=False)
     experiment = load_experiment(run, device)
+    if isinstance(experiment, FewShotExperiment):
+        return _evaluate_on_examples(
+            experiment, run, protocol, pretrain_iterations, console, require_writable(run if out is None else out)
+        )
     plan = protocol.plan(experiment)
     loaded = load_chosen(experiment, run, checkpoint, say)
     progress = loaded.progress
@@ -172,6 +180,30 @@ def evaluate_run(
     say(f"raw returns: {written} · picture: {written.with_suffix('.png')}")
     say(headline(plan, results, has_success=experiment.task.spec.has_success))
     return results
+
+
+def _evaluate_on_examples(
+    experiment: FewShotExperiment,
+    run: Path,
+    protocol: Protocol,
+    pretrain_iterations: int | None,
+    console: Console,
+    folder: Path,
+) -> dict[str, FewShotTest]:
+    """The same for supervised tasks; the comparison without adaptation is of learners that have inner steps."""
+    plan = examples.plan_of(protocol, experiment)
+    progress = load_progress(experiment, run, partial(console.print, markup=False, highlight=False))
+    prepare_process(experiment.num_threads)
+    rows = examples.own_rows(experiment, progress)
+    compares = hasattr(experiment.learner, "without_adaptation")
+    if pretrain_iterations is None:  # labels of a classification mean another thing in every task
+        pretrain_iterations = progress.iteration if compares and not experiment.task.spec.discrete else 0
+    if pretrain_iterations and not compares:
+        raise BadField(f"pretrain_iterations is {pretrain_iterations}: {experiment.learner.called} has no comparison")
+    if pretrain_iterations:
+        joint, state = pretrained(experiment, folder, "pretrained", pretrain_iterations, console)
+        rows["pretrained"] = examples.Row(joint, state)
+    return examples.report(experiment, plan, progress, rows, folder, console)
 
 
 def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> tuple[MetaTest, TaskEnv]:
@@ -220,9 +252,7 @@ def both_ways(
     return rows
 
 
-def pretrained(
-    experiment: Experiment, root: Path, name: str, iterations: int, console: Console
-) -> tuple[MetaLearner, Any]:
+def pretrained(experiment: Experiment, root: Path, name: str, iterations: int, console: Console) -> tuple[Any, Any]:
     """The same learner trained without adaptation, to be tested like the run's own; and what it learned."""
     learner = experiment.learner.without_adaptation()
     joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0, validation_interval=0)

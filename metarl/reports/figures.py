@@ -19,6 +19,7 @@ from metarl.reports.groups import curve_names, panel_names
 from metarl.reports.panels import finish, legend
 from metarl.runs.folder import load_experiment
 
+OF_EXAMPLES = ("loss", "accuracy")  # tags of few-shot runs
 COLORS = mpl.color_sequences["tab10"]
 
 
@@ -46,7 +47,8 @@ def adaptation_figure(record: dict[str, Any], file: Path | IO[bytes]) -> None:
         for name, estimates in curves.items():
             banded = name.startswith(own) or by_gradient  # of ten rows, the bands would be one surface
             _curve(axes, estimates, protocol, color=colors[name], label=name, banded=banded)
-        axes.set_xlabel("inner gradient steps" if by_gradient else "episode of the trial")
+        at_once = "measure" in protocol and not by_gradient
+        axes.set_xlabel("inner gradient steps" if by_gradient else "" if at_once else "episode of the trial")
         finish(axes)
     if by_gradient:
         differs = " (ours differs)" if record.get("differences_from_published") else ""
@@ -54,7 +56,7 @@ def adaptation_figure(record: dict[str, Any], file: Path | IO[bytes]) -> None:
             if name in rows:
                 values, label = values[: len(protocol["steps"])], f"{name}, published{differs}"
                 panels[0].plot(range(len(values)), values, "x--", color=colors[name], alpha=0.7, label=label)
-    panels[0].set_ylabel("return")
+    panels[0].set_ylabel(protocol.get("measure", "return"))
     if success:
         panels[1].set_ylabel("success at the last step")
         panels[1].set_ylim(-0.02, 1.02)
@@ -85,6 +87,9 @@ def _curve(
     """An estimate at each inner step or episode; episodes count from 1."""
     first, few = 0 if protocol["step_size_scales"] else 1, len(estimates) <= 10
     steps = range(first, first + len(estimates))
+    if len(estimates) == 1 < len(protocol["steps"]):  # it has no inner steps, as the others have
+        axes.axhline(estimates[0]["value"], linestyle="--", **style)
+        return
     axes.plot(steps, [e["value"] for e in estimates], marker="o" if few else "", **style)
     if banded:
         low, high = [e["low"] for e in estimates], [e["high"] for e in estimates]
@@ -154,6 +159,8 @@ def learning_curves(
         _draw_beside(axes, [*dict.fromkeys(known[task, tag])], [one for one in others if one.task in ("", task)])
         axes.set_title(task, fontsize=11, parse_math=False)
         axes.set_ylabel(f"{tag}\nmean of the last {smooth:,} env steps" if smooth else tag, parse_math=False)
+        if tag.partition("/")[2].startswith(OF_EXAMPLES):
+            axes.set_xlabel("labelled examples")
     for unused in grid[len(panels) :]:
         unused.remove()
     legend(figure, ncols=columns)

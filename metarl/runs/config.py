@@ -14,9 +14,9 @@ CLASS = "class"  # the key that tells the members of a union apart
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as a dict of its fields and its class' name; tuples become lists."""
+    """A dataclass as a dict of the fields that can be set and its class' name; tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {CLASS: type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
@@ -45,7 +45,7 @@ def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
 def decode_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``cls`` that ``value`` holds, each checked against its annotation."""
     hints = typing.get_type_hints(cls)
-    names = {f.name for f in dataclasses.fields(cls)}
+    names = {f.name for f in dataclasses.fields(cls) if f.init}
     unknown = set(value) - names
     if unknown:
         said = ", ".join(map(_name, sorted(unknown)))

@@ -11,6 +11,7 @@ from metarl.envs.camera import VisibleTask
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, validation_tasks
+from metarl.fewshot import FewShotLearner
 from metarl.seeds import stream_seed
 from metarl.types import MetaLearner
 
@@ -28,7 +29,7 @@ CHANGEABLE = (  # on resume
 MOST_THREADS = 1024
 
 TaskT = TypeVar("TaskT", bound=TaskDistribution)
-LearnerT = TypeVar("LearnerT", bound=MetaLearner)
+LearnerT = TypeVar("LearnerT", bound=MetaLearner | FewShotLearner)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ import torch
 from metarl.algorithms import ALGORITHMS
 from metarl.envs.registry import TASKS
 from metarl.extensions import load_installed
+from metarl.fewshot import LEARNERS, FewShotTasks
 from metarl.runs import checkpoint
 from metarl.runs.beginning import inherit
 from metarl.runs.config import CLASS, decode_fields, from_json, to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import read_file, require_no_links, write_whole
 from metarl.runs.playable import require_playable
+from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.versions import recorded_commit, versions
 
 LONGEST_NAME = 80
@@ -105,7 +107,7 @@ def _require_readable(experiment: Experiment) -> None:
         ValueError: a learner or a task that is not known by its name, or a field that JSON changes.
     """
     learner, task = type(experiment.learner), type(experiment.task)
-    if ALGORITHMS.get(learner.__name__) is not learner:
+    if (ALGORITHMS | LEARNERS).get(learner.__name__) is not learner:
         raise ValueError(f"learner is a {learner.__name__}: register it with metarl.register, by which runs are opened")
     if TASKS.get(task.name) is not task:
         raise ValueError(f"task is a {task.__name__}: give it a name of its own, by which runs are opened")
@@ -134,7 +136,9 @@ def load_experiment(run: Path, device: str | None = None) -> Experiment:
         raise ValueError(f"{run} is of device {recorded}, which this machine does not have: add --device cpu")
     moved = device is not None and device != recorded
     try:
-        experiment = _experiment_from(config | {"device": "cpu", "physics": "auto"} if moved else config)
+        experiment = _experiment_from(
+            config | {"device": "cpu"} | ({"physics": "auto"} if "physics" in config else {}) if moved else config
+        )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} describes no experiment of this version of metarl{_maker(run)}: {error}") from error
     return experiment if device is None else replace(experiment, device=device)
@@ -164,10 +168,13 @@ def _experiment_from(config: Any) -> Experiment:
             f"its task, {kind}, is defined nowhere here: name the file that defines it with --code, or use that script"
         )
     task = from_json(tasks[kind], config["task"])
-    if algorithm not in ALGORITHMS:
+    supervised = isinstance(task, FewShotTasks)
+    known: dict[str, type[Any]] = {**(LEARNERS if supervised else ALGORITHMS)}
+    if algorithm not in known:
         raise ValueError(
-            f"its learner, {algorithm}, is none of {', '.join(ALGORITHMS)}: name the file that defines it with --code"
+            f"its learner, {algorithm}, is none of {', '.join(known)}: name the file that defines it with --code"
         )
-    learner = from_json(ALGORITHMS[algorithm], config["learner"])
+    learner = from_json(known[algorithm], config["learner"])
     rest = {key: value for key, value in config.items() if key not in ("class", "task", "learner")}
-    return Experiment(task=task, learner=learner, **decode_fields(Experiment, rest))
+    form: type[Experiment] = FewShotExperiment if supervised else Experiment
+    return form(task=task, learner=learner, **decode_fields(form, rest))

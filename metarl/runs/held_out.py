@@ -5,16 +5,28 @@ from torch import Tensor
 from metarl import ranks
 from metarl.evaluate import held_out_tasks, meta_test, validation_tasks
 from metarl.faults import Notices, check_test
+from metarl.fewshot.evaluate import held_out_metrics as few_shot_metrics
 from metarl.metrics import by_kind
 from metarl.runs.experiment import Experiment
 from metarl.runs.selection import SCORE
+from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress
 from metarl.types import Metrics
 
 
 def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
-    """Mean return on held-out tasks as the learner adapts; draws from streams of its own."""
+    """Mean return, or error, on held-out tasks as the learner adapts; draws from streams of its own."""
+    if isinstance(experiment, FewShotExperiment):
+        seed = stream_seed(experiment.seed, "meta-test", progress.iteration)
+        return few_shot_metrics(
+            experiment.learner,
+            progress.learner_state,
+            experiment.task,
+            num_tasks=experiment.eval_tasks,
+            seed=seed,
+            device=experiment.device,
+        )
     tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
     return _tested(experiment, progress, tasks, "meta_test", notice)
 

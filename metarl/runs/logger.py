@@ -79,11 +79,8 @@ class ProgressDisplay:
         """``iteration`` counts from 0 and is complete."""
         complete = iteration + 1
         seconds = (time.monotonic() - self._began) / (complete - self._start) * (self._total - complete)
-        before, after = metrics["meta_train/return_pre"], metrics["meta_train/return_post"]
-        trial = metrics.get("meta_train/return_trial")
-        earned = f"return before {before:.2f} after {after:.2f}" if trial is None else f"return of a trial {trial:.2f}"
         skipped = "  update skipped" if metrics.get("train/skipped_updates") else ""
-        text = f"{earned}{skipped}  {metrics['time/env_steps_per_second']:,.0f} steps/s  ETA {_clock(seconds)}"
+        text = f"{achieved(metrics)}{skipped}  {rate(metrics)}  ETA {_clock(seconds)}"
         if self._console.is_jupyter and not self._console.quiet:
             self._show_in_notebook(f"iteration {complete}/{self._total}  {text}")
         elif self._bar is None:
@@ -107,6 +104,22 @@ class ProgressDisplay:
             self._line = display(Line(text), display_id=True)
         else:
             self._line.update(Line(text))
+
+
+def achieved(metrics: Metrics) -> str:
+    """What an iteration's tasks came to, before adaptation and after it."""
+    if (trial := metrics.get("meta_train/return_trial")) is not None:
+        return f"return of a trial {trial:.2f}"
+    measures = [measure for measure in ("return", "accuracy", "loss") if f"meta_train/{measure}_post" in metrics]
+    measure, digits = measures[0], 2 if measures[0] == "return" else 3
+    before, after = metrics.get(f"meta_train/{measure}_pre"), metrics[f"meta_train/{measure}_post"]
+    return f"{measure} " + ("" if before is None else f"before {before:.{digits}f} ") + f"after {after:.{digits}f}"
+
+
+def rate(metrics: Metrics) -> str:
+    """Environment steps or examples a second."""
+    examples = metrics.get("time/examples_per_second")
+    return f"{metrics['time/env_steps_per_second']:,.0f} steps/s" if examples is None else f"{examples:,.0f} examples/s"
 
 
 def _clock(seconds: float) -> str:

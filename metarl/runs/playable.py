@@ -1,4 +1,5 @@
-"""What can be told of a run before it makes a folder: whether its environment can be built, and its experience held."""
+"""What can be told of a run before it makes a folder: whether its environment can be built, or its data set
+found, and its experience held."""
 
 import math
 import os
@@ -7,6 +8,7 @@ import torch
 
 from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
+from metarl.fewshot import FewShotTasks
 
 
 def require_playable(task: TaskDistribution, num_tasks: int, episodes: int, device: str) -> None:
@@ -15,6 +17,9 @@ def require_playable(task: TaskDistribution, num_tasks: int, episodes: int, devi
     Raises:
         BadField: what is wrong with it.
     """
+    if isinstance(task, FewShotTasks):
+        task.require_ready()
+        return
     task.make(1, 1, seed=0, physics="cpu", num_threads=1)  # a model of one's own, say, that no action moves
     numbers = 2 * task.spec.obs_dim + 2 * task.spec.action_dim + 4  # of a step, at least
     size, memory = 4 * numbers * num_tasks * episodes * task.horizon, physical_memory(device)

@@ -12,6 +12,7 @@ from rich.console import Console
 from metarl import ranks, seeds
 from metarl.envs.api import TaskEnv
 from metarl.faults import Notices
+from metarl.fewshot.train import train_on_examples
 from metarl.runs import checkpoint, hparams, table
 from metarl.runs.beginning import begin_from
 from metarl.runs.experiment import Experiment
@@ -24,6 +25,7 @@ from metarl.runs.process import prepare_process
 from metarl.runs.selection import KEY, SCORE, Selection, selection_of
 from metarl.runs.snapshot import capture, initial_progress, restore
 from metarl.runs.stopping import StopOnSignal, Stopped
+from metarl.runs.supervised import FewShotExperiment
 from metarl.train import Progress, train
 from metarl.types import Metrics
 
@@ -83,10 +85,12 @@ def _train_in(
     run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
 ) -> None:
     share, number = experiment.num_tasks // ranks.size(), ranks.rank()
-    env = experiment.make_env(share, experiment.num_envs, stream=f"resets of rank {number}" if number else "resets")
+    resets = f"resets of rank {number}" if number else "resets"
+    supervised = isinstance(experiment, FewShotExperiment)
+    env = None if supervised else experiment.make_env(share, experiment.num_envs, stream=resets)
     progress = initial_progress(experiment)
     if number:
-        progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=str(env.device))
+        progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=experiment.device)
     selection = _continue_or_begin(experiment, run, progress, env, console)
     if number == 0:
         with stopping.postponed():
@@ -95,17 +99,30 @@ def _train_in(
     try:
         with contextlib.suppress(Enough):
             recording.end_where_asked()
-            train(
-                experiment.learner,
-                experiment.task,
-                env,
-                progress,
-                iterations=experiment.iterations,
-                episodes=experiment.episodes_per_env,
-                begin=recording.begin,
-                log=recording.log,
-                notice=recording.notice,
-            )
+            if isinstance(experiment, FewShotExperiment):
+                train_on_examples(
+                    experiment.learner,
+                    experiment.task,
+                    progress,
+                    num_tasks=experiment.num_tasks,
+                    updates=experiment.updates,
+                    iterations=experiment.iterations,
+                    begin=recording.begin,
+                    log=recording.log,
+                )
+            else:
+                assert env is not None
+                train(
+                    experiment.learner,
+                    experiment.task,
+                    env,
+                    progress,
+                    iterations=experiment.iterations,
+                    episodes=experiment.episodes_per_env,
+                    begin=recording.begin,
+                    log=recording.log,
+                    notice=recording.notice,
+                )
         recording.begin()
     finally:
         recording.close()
@@ -119,7 +136,7 @@ class Recording:
         experiment: Experiment,
         run: Path,
         progress: Progress,
-        env: TaskEnv,
+        env: TaskEnv | None,
         stopping: StopOnSignal,
         console: Console,
         callbacks: Sequence[Callback] = (),
@@ -215,8 +232,10 @@ def require_shares(experiment: Experiment) -> None:
     """Refuses what cannot be divided among ranks.
 
     Raises:
-        ValueError: a number of tasks that leaves some with more than others.
+        ValueError: tasks of examples, or a number of tasks that leaves some with more than others.
     """
+    if isinstance(experiment, FewShotExperiment):
+        raise ValueError(f"task is {experiment.task.name}: tasks of examples train in one process, start one")
     if experiment.num_tasks % ranks.size():
         raise ValueError(
             f"num_tasks is {experiment.num_tasks}: use a multiple of the number of processes ({ranks.size()})"
@@ -235,7 +254,7 @@ def checkpoints_of(run: Path) -> Path:
 
 
 def _continue_or_begin(
-    experiment: Experiment, run: Path, progress: Progress, env: TaskEnv, console: Console
+    experiment: Experiment, run: Path, progress: Progress, env: TaskEnv | None, console: Console
 ) -> Selection:
     own = checkpoints_of(run)
     if ranks.size() > 1:
@@ -260,7 +279,7 @@ def _continue_or_begin(
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")
     console.print(f"continuing {run} after {progress.iteration} iterations")
-    if content.get("device", "cpu") != env.device.type:
+    if content.get("device", "cpu") != progress.actions.device.type:
         console.print(
             f"the run comes from another device ({content.get('device', 'cpu')}): its draws differ from now on"
         )

@@ -94,8 +94,8 @@ def _progress_of(experiment: Experiment, content: dict[str, Any]) -> Progress:
     return progress
 
 
-def capture(experiment: Experiment, progress: Progress, env: TaskEnv) -> dict[str, Any]:
-    """Counters, learner, generators and worlds, in new memory; and which experiment they are of."""
+def capture(experiment: Experiment, progress: Progress, env: TaskEnv | None) -> dict[str, Any]:
+    """Counters, learner, generators and worlds where there are any, in new memory; and which experiment they are of."""
     return {
         "experiment": identity(experiment),
         "iteration": progress.iteration,
@@ -103,14 +103,14 @@ def capture(experiment: Experiment, progress: Progress, env: TaskEnv) -> dict[st
         "learner": progress.learner_state._asdict(),
         "tasks": progress.tasks.get_state(),
         "actions": progress.actions.get_state(),
-        "env": env.state_dict(),
-        "device": env.device.type,
+        "env": {} if env is None else env.state_dict(),
+        "device": progress.actions.device.type,
         "num_threads": torch.get_num_threads(),
         **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
     }
 
 
-def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: dict[str, Any]) -> None:
+def restore(experiment: Experiment, progress: Progress, env: TaskEnv | None, content: dict[str, Any]) -> None:
     """Puts ``progress`` and ``env`` where :func:`capture` found them.
 
     On a device of another kind, whose generators cannot go on with the same numbers, actions and resets are drawn from
@@ -127,13 +127,18 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv, content: d
     restore_learner(progress, content)
     try:
         progress.tasks.set_state(content["tasks"])
-        require_shapes("env", env.state_dict(), content["env"])
-        if content.get("device", "cpu") == env.device.type:
+        require_shapes("env", {} if env is None else env.state_dict(), content["env"])
+        seed, device = experiment.seed, str(progress.actions.device)
+        moves = content.get("device", "cpu") != progress.actions.device.type
+        if moves:
+            progress.actions = stream(seed, "actions", progress.iteration, device=device)
+        else:
             progress.actions.set_state(content["actions"])
+        if env is None:
+            return
+        if not moves:
             env.load_state_dict(content["env"])
             return
-        seed, device = experiment.seed, str(env.device)
-        progress.actions = stream(seed, "actions", progress.iteration, device=device)
         resets = (stream(seed, f"moved {n}", progress.iteration, device=device).get_state() for n in count())
         moved = tree_map_only(torch.Tensor, lambda x: next(resets) if _is_generator(x) else x, content["env"])
         env.load_state_dict(moved)

@@ -18,6 +18,7 @@ from metarl.envs.metaworld.benchmarks import MetaWorld
 from metarl.envs.mujoco_task import MujocoTask
 from metarl.envs.physics.cpu import CpuPhysics
 from metarl.envs.registry import TASKS, TaskDistribution, find_preset
+from metarl.fewshot import FewShotTasks
 from metarl.runs.process import prepare_process
 
 NUM_TASKS, NUM_ENVS, NUM_STEPS, TURNS = 20, 20, 25, 5
@@ -112,7 +113,7 @@ def main() -> None:
     print(f"{'task':<24} {'ours':>9} {'bare':>9} {'sync':>9} {'async':>9} {'bare':>8} {'sync':>8} {'async':>8}")
     others = ("bare", "sync", "async")
     for name, kind in sorted(TASKS.items()):
-        if issubclass(kind, MetaWorld) or not name.startswith(options.only):
+        if issubclass(kind, MetaWorld | FewShotTasks) or not name.startswith(options.only):
             continue  # Meta-World: benchmark_metaworld.py
         found = rates(name, find_preset(name, "v5" if "v5" in kind.presets else None))
         numbers = [f"{found[who]:>9,.0f}" if who in found else f"{'':>9}" for who in ("ours", *others)]
