@@ -54,7 +54,7 @@ class Bunch(gymnasium.Env[Any, Any]):
         self._envs = [tasks.whole() for _ in range(first, last)]
         self.observation_space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
         self._pixels = self.observation_space.dtype == np.uint8
-        size = int(np.prod(self.observation_space.shape))
+        size = int(np.prod(self.observation_space.shape or ()))
         self._obs = np.zeros((last - first, size), np.float32)
 
     def set_tasks(self, task: Array) -> None:

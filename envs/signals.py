@@ -7,7 +7,7 @@ import mujoco
 from metarl.envs.api import Signal
 
 POSE = (("x", "m"), ("y", "m"), ("z", "m"), ("quaternion w", ""), ("quaternion x", ""), ("quaternion y", ""))
-FREE = {"position": (*POSE, ("quaternion z", ""))}
+FREE: dict[str, tuple[tuple[str, str], ...]] = {"position": (*POSE, ("quaternion z", ""))}
 """Of a free joint; its velocity is along the axes of the world, its angular velocity about its own."""
 FREE["velocity"] = (*((f"velocity {axis}", "m/s") for axis in "xyz"), *((f"rate {axis}", "rad/s") for axis in "xyz"))
 UNITS = {mujoco.mjtJoint.mjJNT_SLIDE: "m", mujoco.mjtJoint.mjJNT_HINGE: "rad"}

@@ -1,6 +1,6 @@
 """The batched environment as a vector environment of Gymnasium: all worlds step together, numpy in and out."""
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.envs.arguments import Numbers, as_actions, asked_task, parameters
-from metarl.envs.camera import Camera, PicturedWorlds
+from metarl.envs.camera import Camera, PicturedWorlds, VisibleTask
 from metarl.envs.fields import BadField, require
 from metarl.envs.gymnasium_env import begin, endings, find_tasks, findings, render_modes, spaces_of
 from metarl.envs.registry import TaskDistribution
@@ -145,7 +145,7 @@ class TaskVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         if isinstance(worlds, PicturedWorlds):
             return worlds.picture(world)
         if task not in self._cameras:
-            self._cameras[task] = Camera(self.tasks.model_of(torch.as_tensor(self._task[world])))
+            self._cameras[task] = Camera(cast(VisibleTask, self.tasks).model_of(torch.as_tensor(self._task[world])))
         return self._cameras[task].picture(worlds.pose(world).double().numpy())
 
     def get_attr(self, name: str) -> tuple[Any, ...]:

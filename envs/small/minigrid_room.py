@@ -40,9 +40,9 @@ class Room(MiniGridEnv):
         """[row, column, channel], the whole room."""
         cells = self.grid.encode()
         cells[self.agent_pos] = OBJECT_TO_IDX["agent"], COLOR_TO_IDX["red"], self.agent_dir
-        return cells.transpose(1, 0, 2) / LARGEST
+        return (cells.transpose(1, 0, 2) / LARGEST).astype(np.float32)
 
-    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         obs, *_ = super().step(action)
         arrived = tuple(int(x) for x in self.agent_pos) == self.goal
         reward = 1 - 0.9 * self.step_count / self._horizon if arrived else 0.0

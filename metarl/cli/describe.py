@@ -52,7 +52,7 @@ def learner_options(cls: type) -> dict[str, str]:
     options = options_of(cls) | {f"--{kebab(name)}": "value" for name in choices_of(cls)}
     for hint in fields_of(cls).values():
         for part in members(hint):
-            options |= learner_options(part) if dataclasses.is_dataclass(part) else {}
+            options |= learner_options(part) if isinstance(part, type) and dataclasses.is_dataclass(part) else {}
     return options
 
 

@@ -69,7 +69,8 @@ def tune(arguments: Sequence[str], task: str | None) -> int:
     """
     given, begun = list(arguments), start_of(arguments, task, None)
     require_distinct_names(begun)
-    arguments, start = choose_all(arguments, begun)
+    chosen, arguments = choose_all(begun.learner, arguments)
+    start = replace(begun, learner=chosen)
     form: Any = Tune[type(start.task), type(start.learner)]  # type: ignore[misc]
     quiet = replace(start, eval_interval=0)  # a test in training changes nothing but costs time
     default = form(experiment=quiet, search=Settings(), task=start.task.name, learner=learner_name(type(start.learner)))

@@ -131,9 +131,8 @@ class Report:
     """Python file that defines the runs' task, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        options = {"measure": self.measure, "step": self.step, "by_task": self.by_task}
         wide = console if console.is_terminal else Console(markup=False, width=WIDTH)
-        write_report(list(self.runs), self.out, wide, **options)
+        write_report(list(self.runs), self.out, wide, measure=self.measure, step=self.step, by_task=self.by_task)
 
 
 @dataclass(frozen=True)
