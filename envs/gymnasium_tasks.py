@@ -35,16 +35,21 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField
+from metarl.envs.fields import BadField, require
 from metarl.envs.gymnasium_worlds import GymWorlds, cores, flat
 from metarl.envs.worlds import BatchedTasks
 
 Env = gymnasium.Env[Any, Any]
+MOST_STEPS = 100_000  # of an episode: resuming repeats it, so its actions are kept
 
 
 @dataclass(frozen=True)
 class GymTasks(BatchedTasks):
     """A task distribution over an environment of Gymnasium; on CPUs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "horizon", at_most=MOST_STEPS)
 
     @abstractmethod
     def env(self) -> Env:

@@ -191,7 +191,7 @@ def start(tasks: Any, bunches: list[Any]) -> AsyncVectorEnv:
     if context == "forkserver":
         multiprocessing.get_context(context).set_forkserver_preload([__name__])
     home = sys.modules[type(tasks).__module__]
-    if home.__name__ != "code_of_a_user":
+    if not home.__name__.startswith("code_of_a_user"):
         return AsyncVectorEnv(bunches, shared_memory=False, context=context)
     cloudpickle.register_pickle_by_value(home)  # a file that --code names: no worker could import it
     try:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Signal, Signals
 from metarl.envs.fields import BadField, require
-from metarl.envs.metaworld.goals import GOALS, draw_goals
+from metarl.envs.metaworld.goals import GOALS, choose, draw_goals, first_of_each
 from metarl.envs.metaworld.sawyer import SAWYER
 from metarl.envs.metaworld.simulation import FRAME_SKIP, SUBSTEP
 from metarl.envs.metaworld.view import goal_model
@@ -105,13 +105,13 @@ class MetaWorld(BatchedTasks):
         environments = list(self.train_goals.values())
         rest = torch.randperm(len(environments), generator=generator, device=generator.device).tolist()
         counts = [num_tasks // len(environments) + (rank < num_tasks % len(environments)) for rank in rest]
-        return torch.cat([_choose(goals, n, generator) for goals, n in zip(environments, counts, strict=True)])
+        return torch.cat([choose(goals, n, generator) for goals, n in zip(environments, counts, strict=True)])
 
     def published_tasks(self, num_tasks: int) -> Float[Tensor, "task 7"]:
         """The benchmark's test tasks, equally many of each environment up to one, from its first goal on."""
         if num_tasks > self.num_test_tasks:
             raise BadField(f"tasks is {num_tasks}: {self.name} has {self.num_test_tasks} test tasks")
-        return _first_of_each(list(self.test_goals.values()), num_tasks)
+        return first_of_each(list(self.test_goals.values()), num_tasks)
 
     def validation_tasks(self, num_tasks: int) -> Float[Tensor, "task 7"]:
         """Goals of the training environments that training never sees, equally many of each environment up to one."""
@@ -121,7 +121,7 @@ class MetaWorld(BatchedTasks):
                 f"validation_tasks is {num_tasks}: {self.name} keeps {sum(map(len, kept))} goals for validation, use "
                 "fewer tasks or more validation_goals, which training then never sees"
             )
-        return _first_of_each(kept, num_tasks)
+        return first_of_each(kept, num_tasks)
 
     def labels(self, task: Float[Tensor, "task 7"]) -> list[str]:
         return [ENVIRONMENTS[int(index)] for index in task[:, 0]]
@@ -132,28 +132,9 @@ class MetaWorld(BatchedTasks):
         return goal_model(sawyer, task[1 : 1 + len(sawyer.vec_low)].double().cpu().numpy())
 
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> MetaWorlds:
-        return MetaWorlds(
-            num_worlds,
-            reward=self.reward,
-            show_goal=self.show_goal,
-            standardize=self.standardize,
-            device=device,
-            physics=physics,
-            num_threads=num_threads,
-        )
-
-
-def _first_of_each(environments: list[Tensor], count: int) -> Tensor:
-    """``count`` goals, equally many of each environment up to one, from its first on."""
-    each, rest = divmod(count, len(environments))
-    return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
-
-
-def _choose(goals: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` goals in random order, none twice before each was taken once."""
-    rounds = -(-count // len(goals))
-    order = [torch.randperm(len(goals), generator=generator, device=generator.device) for _ in range(rounds)]
-    return goals[torch.cat([*order, torch.zeros(0, dtype=torch.int64)]).cpu()[:count]]
+        where = {"device": device, "physics": physics, "num_threads": num_threads}
+        shown = {"show_goal": self.show_goal, "standardize": self.standardize}
+        return MetaWorlds(num_worlds, reward=self.reward, **shown, **where)
 
 
 def task_parameters(names: tuple[str, ...], seed: int) -> dict[str, Float[Tensor, "goal 7"]]:

@@ -7,7 +7,9 @@ twice, and again where a vector is not accepted; numpy's legacy generator makes 
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask
 
@@ -29,3 +31,16 @@ def _draw(task: SawyerTask, draws: np.random.RandomState) -> Vectors:
         while not task.accepts(vec := draws.uniform(task.vec_low, task.vec_high)):
             pass
     return vec
+
+
+def first_of_each(environments: list[Tensor], count: int) -> Tensor:
+    """``count`` goals, equally many of each environment up to one, from its first on."""
+    each, rest = divmod(count, len(environments))
+    return torch.cat([goals[: each + (rank < rest)] for rank, goals in enumerate(environments)])
+
+
+def choose(goals: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` goals in random order, none twice before each was taken once."""
+    rounds = -(-count // len(goals))
+    order = [torch.randperm(len(goals), generator=generator, device=generator.device) for _ in range(rounds)]
+    return goals[torch.cat([*order, torch.zeros(0, dtype=torch.int64)]).cpu()[:count]]

@@ -92,7 +92,7 @@ class PendulumGravity(GymTasks):
         return f"swing up under {float(task):.1f} m/s²"
 
 
-def between(low: float, high: float, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
+def between(low: float | int, high: float | int, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
     return low + (high - low) * torch.rand(num_tasks, generator=generator, device=generator.device)
 
 

@@ -1,9 +1,10 @@
 """Which runs belong together, and what they are called: by task, then by what differs besides the seed."""
 
+from typing import Any
+
 from metarl.reports.titles import task_title
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
-from metarl.types import MetaLearner
 
 
 def panel_names(experiments: list[Experiment]) -> list[str]:
@@ -30,7 +31,7 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
     return names
 
 
-def _learner_name(learner: MetaLearner) -> str:
+def _learner_name(learner: Any) -> str:
     parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
     estimator = getattr(learner, "estimator", "maml")
     if estimator != "maml":

@@ -110,8 +110,9 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"validate_by is {self.validate_by!r}: use return or success")
         if self.validate_by == "success" and not self.task.spec.has_success:
             raise BadField(f"validate_by is success, which {self.task.name} does not define: use return")
-        if (require_fits := getattr(getattr(self.learner, "policy", None), "require_fits", None)) is not None:
-            require_fits(self.task.spec)
+        for part in (self.learner, getattr(self.learner, "policy", None)):
+            if (require_fits := getattr(part, "require_fits", None)) is not None:
+                require_fits(self.task.spec)
         annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule
         if 0 < annealed < self.iterations:
             raise BadField(

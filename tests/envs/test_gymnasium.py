@@ -25,9 +25,8 @@ from metarl.envs.registry import TASKS, find_preset
 from metarl.envs.vector_env import TaskVectorEnv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OURS = {
-    name: f"metarl/{tasks.__name__}-v0" for name, tasks in TASKS.items() if tasks.__module__.startswith("metarl.envs.")
-}
+INSIDE = {name: tasks for name, tasks in TASKS.items() if tasks.__module__.startswith("metarl.envs.")}
+OURS = {name: f"metarl/{tasks.__name__}-v0" for name, tasks in INSIDE.items()}
 GOALS = [[0.35, 0.2], [-0.4, 0.1], [0.05, -0.45]]
 
 

@@ -97,7 +97,10 @@ def test_importing_the_package_takes_no_torch() -> None:
     ("arguments", "said"),
     [
         (["evalute", "runs/a"], "'evalute' is no verb of metarl: perhaps evaluate"),
-        (["xyz"], "'xyz' is no verb of metarl: use one of train, evaluate, plot, video, list, doctor"),
+        (
+            ["xyz"],
+            "'xyz' is no verb of metarl: use one of train, tune, evaluate, report, plot, watch, ",
+        ),
         (
             ["train", "navigatoin"],
             "task is 'navigatoin': perhaps navigation, or name the file that defines it with --code",
@@ -155,5 +158,5 @@ def test_the_list_has_tasks_learners_and_both_kinds_of_preset(capsys: pytest.Cap
         "meta_sgd,",
         "cavia",
     ] in rows
-    assert "learners: maml, promp, reptile, es_maml, rl2" in lines
+    assert "learners: maml, promp, reptile, es_maml, rl2, prototypical, meta_networks, fine_tuned, nearest" in lines
     assert len(ALGORITHMS) == 5

@@ -73,6 +73,7 @@ NAMES = [
 ]
 CHOICES = ["trpo", "ppo", "gradient", "gru", "attention", "fomaml", "tanh", "linear-feature-baseline", "0.1 0.2"]
 VALUES = st.sampled_from([*WORDS, *NUMBERS, *NAMES, *CHOICES, *KNOWN["tasks"], *LEARNERS])
+OF_RUNS = ("evaluate", "plot", "video", "report", "watch", "export", "track")
 ARBITRARY = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
@@ -85,8 +86,8 @@ def options_of(verb: str, task: str, learner: str) -> list[str]:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    """A verb, mostly what it needs, and up to six options with values, some of them spoilt."""
-    verb = draw(st.sampled_from([*KNOWN["verbs"], *["train"] * 8, "evaluate", "tran"]))
+    """A verb, mostly what it needs, and up to four options with values, some of them spoilt."""
+    verb = draw(st.sampled_from([*KNOWN["verbs"], *["train"] * 16, "evaluate", "tran"]))
     task, learner = draw(st.sampled_from(sorted(KNOWN["tasks"]))), draw(st.sampled_from(LEARNERS))
     words: list[list[str]] = []
     if verb == "train" and draw(st.integers(0, 9)):
@@ -95,10 +96,10 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             if draw(st.integers(0, 3))
             else [["--resume", draw(st.sampled_from([*RUNS, "no"]))]]
         )
-    if verb in ("evaluate", "plot", "video") and draw(st.integers(0, 9)):
+    if verb in OF_RUNS and draw(st.integers(0, 9)):
         words.append([draw(st.sampled_from([*RUNS, "no"]))])
     names = st.sampled_from(options_of(verb, task, learner) or ["--help"])
-    for _ in range(draw(st.integers(0, 6))):
+    for _ in range(draw(st.integers(0, 4))):
         name, value = draw(names), draw(VALUES if draw(st.integers(0, 9)) else ARBITRARY)
         kind = draw(st.integers(0, 11))
         if kind == 0:
@@ -127,6 +128,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(verbs, "learning_curves", nothing)
         patch.setattr(verbs, "render_run", lambda *arguments, **options: [])
         patch.setattr(verbs, "physics_rate", lambda: 1.0)
+        patch.setattr(verbs, "tune", lambda arguments, task: 0)
+        for verb in ("report", "watch", "export", "track", "submit"):
+            patch.setattr(verbs.VERBS[verb], "__call__", nothing)
         yield folder
     os.chdir(before)
 

@@ -32,7 +32,7 @@ from metarl.reports.titles import task_title
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.session import execute
-from metarl.runs.snapshot import initial_progress
+from metarl.runs.snapshot import Loaded, initial_progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPERS = MAML(GaussianMLP((100, 100), "relu"))
@@ -63,6 +63,13 @@ def evaluated(
     return console.file.getvalue()
 
 
+def loaded(experiment: Experiment, iteration: int = 0) -> Loaded:
+    """The newest checkpoint of a run that has had so many iterations."""
+    progress = initial_progress(experiment)
+    progress.iteration = iteration
+    return Loaded(progress, "last", iteration, stopped_early=False, total=experiment.iterations)
+
+
 def shown(experiment: Experiment, rows: tuple[str, ...], protocol: Protocol = Protocol()) -> str:  # noqa: B008
     """The table of made-up results, on one line."""
     plan = protocol.plan(experiment)
@@ -70,7 +77,7 @@ def shown(experiment: Experiment, rows: tuple[str, ...], protocol: Protocol = Pr
     zeros = torch.zeros(plan.tasks, steps, 2)
     result = MetaTest(zeros, zeros.long(), zeros.bool(), zeros.double())
     console = Console(file=io.StringIO(), width=5000)
-    console.print(table(experiment, plan, initial_progress(experiment), dict.fromkeys(rows, result), {}))
+    console.print(table(experiment, plan, loaded(experiment), dict.fromkeys(rows, result), {}))
     return " ".join(console.file.getvalue().split())
 
 
@@ -148,14 +155,11 @@ def test_fault_08_trials_say_it_too_and_other_definitions_have_none() -> None:
 
 def test_fault_10_the_title_says_what_ran_and_not_what_it_was_begun_from() -> None:
     plan = Protocol().plan(BANDIT)
-    assert title(BANDIT, plan, initial_progress(BANDIT)) == (
+    assert title(BANDIT, plan, loaded(BANDIT)) == (
         "bandit (k5), trials of 15 episodes: return on 1000 held-out tasks, unfinished: 0 of 100 iterations"
     )
-    progress = initial_progress(BANDIT)
-    progress.iteration = 100
-    assert title(BANDIT, plan, progress).endswith("held-out tasks, iteration 100")
-    progress.iteration = 14
-    assert title(BANDIT, plan, progress).endswith("unfinished: 14 of 100 iterations")
+    assert title(BANDIT, plan, loaded(BANDIT, iteration=100)).endswith("held-out tasks, iteration 100")
+    assert title(BANDIT, plan, loaded(BANDIT, iteration=14)).endswith("unfinished: 14 of 100 iterations")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +324,7 @@ def test_environments_have_bars_of_the_greedy_learner_after_adaptation(
     plan = Protocol(tasks=10, steps=1).plan(experiment)
     tasks = experiment.task.published_tasks(10)
     assert tasks is not None
-    adaptation_figure(summarize(experiment, plan, initial_progress(experiment), rows, tasks, {}), tmp_path / "x.png")
+    adaptation_figure(summarize(experiment, plan, loaded(experiment), rows, tasks, {}), tmp_path / "x.png")
     bars = drawn[0].axes[2]
     names = [text.get_text() for text in bars.get_yticklabels()]
     assert dict(zip(names, [bar.get_width() for bar in bars.patches], strict=True)) == {
@@ -335,7 +339,7 @@ def test_environments_have_bars_of_the_greedy_learner_after_adaptation(
 def test_table_and_picture_show_the_same_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("metarl.reports.figures.Figure.savefig", lambda self, *_, **__: drawn.append(self))
-    plan, progress = Protocol(tasks=3, steps=1).plan(POINTS), initial_progress(POINTS)
+    plan, progress = Protocol(tasks=3, steps=1).plan(POINTS), loaded(POINTS)
     returns = torch.tensor([[[1.0, 2.0], [3.0, 9.0]], [[0.0, 8.0], [5.0, 5.0]], [[7.0, 7.0], [2.0, 1.0]]])
     result = MetaTest(returns, torch.ones(3, 2, 2).long(), returns > 4, returns.double() / 10)
     rows = {"MAML": result, "MAML, greedy": result}
