@@ -20,7 +20,7 @@ Reward: version 2 (0 to 10, solved = 10) or 1 (unbounded). Success is a flag of 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import mujoco
 import torch
@@ -132,8 +132,8 @@ class MetaWorld(BatchedTasks):
         return goal_model(sawyer, task[1 : 1 + len(sawyer.vec_low)].double().cpu().numpy())
 
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> MetaWorlds:
-        where = {"device": device, "physics": physics, "num_threads": num_threads}
-        shown = {"show_goal": self.show_goal, "standardize": self.standardize}
+        where: dict[str, Any] = {"device": device, "physics": physics, "num_threads": num_threads}
+        shown: dict[str, Any] = {"show_goal": self.show_goal, "standardize": self.standardize}
         return MetaWorlds(num_worlds, reward=self.reward, **shown, **where)
 
 
