@@ -59,7 +59,11 @@ def stay(env: SawyerXYZEnv, steps: int = 50) -> None:
     env.init_tcp = env.tcp_center
 
 
-@pytest.mark.parametrize("benchmark", [metaworld.ML10, metaworld.ML45], ids=lambda b: b.__name__)
+@pytest.mark.parametrize(
+    "benchmark",
+    [metaworld.ML10, pytest.param(metaworld.ML45, marks=pytest.mark.slow)],
+    ids=lambda benchmark: benchmark.__name__,
+)
 def test_goals_are_metaworlds_own(benchmark: type, monkeypatch: pytest.MonkeyPatch):
     """Every random vector of the official benchmark, built without letting its arms settle, which draws nothing."""
 

@@ -94,6 +94,7 @@ def test_exploring_is_learned_where_only_later_episodes_pay_for_it():
     assert safe_risky(LEARNER).mean > 4.25
 
 
+@pytest.mark.slow
 def test_exploring_is_not_learned_where_credit_stops_at_the_end_of_an_episode():
     """Negative control: an episode is one step, so that is a discount of 0."""
     assert safe_risky(replace(LEARNER, discount=0.0)).mean < 3.7

@@ -84,6 +84,7 @@ def test_a_trial_is_shown_by_episode_beside_its_references(tmp_path: Path) -> No
     assert f"{total:.2f}" in shown
 
 
+@pytest.mark.slow
 def test_more_steps_than_were_published_are_drawn_beside_them(tmp_path: Path) -> None:
     published = PUBLISHED["navigation", "maml2017"]
     experiment = replace(POINTS, task=Navigation.presets["maml2017"], learner=PAPERS)
