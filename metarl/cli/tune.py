@@ -16,7 +16,7 @@ from metarl.algorithms import learner_name
 from metarl.catalogue import option_name
 from metarl.cli.parse import parse, without
 from metarl.cli.train import FLAT, choose_all, describe, require_distinct_names, start_of
-from metarl.cli.variation import Variation, all_options, ordered, parts_of, train_command
+from metarl.cli.variation import Variation, all_options, ordered, picked_parts, train_command
 from metarl.presets import spaces
 from metarl.runs.experiment import Experiment, LearnerT, TaskT
 from metarl.runs.folder import RUN_NAME
@@ -118,7 +118,7 @@ def search_of(options: Tune, start: Experiment, given: Sequence[str]) -> Search:
         if dimension is not None:
             found[key] = dimension
     variation = Variation(experiment)
-    fixed = found.keys().isdisjoint(parts_of(experiment))  # else what there is to vary depends on the trial
+    fixed = found.keys().isdisjoint(picked_parts(experiment))  # else what there is to vary depends on the trial
     space = {
         key: dimension for key, dimension in ordered(found, experiment).items() if not fixed or variation.fits(key, {})
     }

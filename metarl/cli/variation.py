@@ -14,7 +14,7 @@ from metarl.search.dimensions import Space, Value
 FIXED = {"preset", "seed", "num_threads", *CHANGEABLE, "eval_tasks"}  # nothing to vary
 
 
-def parts_of(experiment: Experiment) -> dict[str, Value]:
+def picked_parts(experiment: Experiment) -> dict[str, Value]:
     """The parts of the learner that are one of several, by name: ``outer``: trpo."""
     learner = experiment.learner
     return {name: choice_name(type(getattr(learner, name))) for name in choices_of(type(learner))}
@@ -31,7 +31,7 @@ def options(value: Any) -> dict[str, Any]:
 
 def variable(experiment: Experiment) -> dict[str, Any]:
     """What a search could vary: options by name, and the names of the parts."""
-    parts = parts_of(experiment)
+    parts = picked_parts(experiment)
     rest = {name: x for name, x in options(experiment).items() if name not in FIXED and name not in parts}
     return rest | parts
 
@@ -67,7 +67,7 @@ class Variation:
     def chosen(self, values: Mapping[str, Any]) -> Experiment:
         """``start`` with the parts that the values name, in their defaults where they are others than its own."""
         learner = self.start.learner
-        for name in parts_of(self.start):
+        for name in picked_parts(self.start):
             if name in values:
                 learner = choose(learner, name, str(values[name]))
         return dataclasses.replace(self.start, learner=learner)
@@ -93,7 +93,7 @@ class Variation:
 
 def ordered(space: Space, start: Experiment) -> Space:
     """The space with the choices of parts first: what else there is to vary depends on them."""
-    parts = parts_of(start)
+    parts = picked_parts(start)
     return dict(sorted(space.items(), key=lambda item: item[0] not in parts))
 
 
@@ -109,8 +109,8 @@ def train_command(experiment: Experiment, start: Experiment, extra: Sequence[str
     if experiment.preset and experiment.preset != "default":
         words += ["--preset", experiment.preset]
     base = start
-    for name, part in parts_of(experiment).items():
-        if part != parts_of(start)[name]:
+    for name, part in picked_parts(experiment).items():
+        if part != picked_parts(start)[name]:
             words += [f"--{kebab(name)}", str(part)]
             base = dataclasses.replace(base, learner=choose(base.learner, name, str(part)))
     before, now = options(base), options(experiment)

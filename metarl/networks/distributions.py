@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.types import Params
+from metarl.types import Metrics, Params
 
 
 @runtime_checkable
@@ -91,6 +91,8 @@ def one_hot(score: Float[Tensor, "*batch act"]) -> Float[Tensor, "*batch act"]:
     return torch.zeros_like(score).scatter_(-1, score.argmax(-1, keepdim=True), 1.0)
 
 
-def mean_std(params: Params, min_std: float) -> float:
-    """The standard deviation that a Gaussian policy acts with, on average over action dimensions."""
-    return params["log_std"].exp().clamp(min=min_std).mean().item()
+def std_metrics(params: Params, min_std: float) -> Metrics:
+    """The standard deviation that a Gaussian policy acts with, on average over action dimensions; none of another."""
+    if "log_std" not in params:
+        return {}
+    return {"train/policy_std": params["log_std"].exp().clamp(min=min_std).mean().item()}

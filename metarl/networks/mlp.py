@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
-from metarl.networks.distributions import Categorical, DiagGaussian, mean_std
+from metarl.networks.distributions import Categorical, DiagGaussian, std_metrics
 from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
 from metarl.networks.normalize import initial, normalized
 from metarl.networks.protocol import Policy
@@ -96,7 +96,7 @@ class MLP(Policy):
         return self(params, obs)
 
     def metrics(self, params: Params) -> Metrics:
-        return {"train/policy_std": mean_std(params, self.min_std)} if "log_std" in params else {}
+        return std_metrics(params, self.min_std)
 
 
 @register

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
-from metarl.networks.distributions import Categorical, DiagGaussian, Distribution, mean_std
+from metarl.networks.distributions import Categorical, DiagGaussian, Distribution, std_metrics
 from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
 from metarl.networks.memory import HEADS, MEMORIES, orthogonal
 from metarl.networks.mlp import MOST_UNITS, require_layers
@@ -143,4 +143,4 @@ class RecurrentPolicy(MemoryPolicy):
         return torch.cat([encode(self.encoder, params, normalized(params, obs)), history], dim=-1)
 
     def metrics(self, params: Params) -> Metrics:
-        return {"train/policy_std": mean_std(params, self.min_std)} if "log_std" in params else {}
+        return std_metrics(params, self.min_std)

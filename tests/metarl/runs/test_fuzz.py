@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_checks
 from jaxtyping import TypeCheckError
 from rich.console import Console
 
@@ -34,17 +35,7 @@ from metarl.runs.studies import Row
 from metarl.runs.study_folders import MARK, StudyRun, standing
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(120)]
-TINY = Experiment(
-    task=Navigation(horizon=4),
-    learner=MAML(GaussianMLP((4,)), outer=PPO()),
-    num_tasks=2,
-    num_envs=2,
-    episodes=2,
-    iterations=2,
-    eval_interval=0,
-    checkpoint_interval=1,
-    num_threads=1,
-)
+TINY = replace(run_checks.TINY, task=Navigation(horizon=4), learner=MAML(GaussianMLP((4,)), outer=PPO()))
 REMEMBERING = replace(TINY, learner=RL2(policy=RecurrentPolicy(memory_size=4), epochs=1))
 LENGTH = 3  # iterations of a resumed run
 TAGS = ["meta_train/return_post"]
