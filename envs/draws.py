@@ -25,6 +25,12 @@ def two_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task
     return torch.randint(2, (num_tasks,), generator=generator, device=generator.device) * 2.0 - 1.0
 
 
+def half_each(num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
+    """-1 and +1 equally often in random order; of an odd number, either may be there once more."""
+    order = torch.randperm(num_tasks + num_tasks % 2, generator=generator, device=generator.device)
+    return (order[:num_tasks] % 2) * 2.0 - 1.0
+
+
 def all_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
     """Unit vectors, uniform on the circle (a normalized Gaussian is, too)."""
     angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)

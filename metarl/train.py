@@ -43,6 +43,7 @@ def train(
     *,
     iterations: int,
     episodes: int,
+    min_steps: int = 0,
     begin: Callable[[], None],
     log: Callable[[Metrics], None],
     notice: Callable[[TaskEnv, TaskDistribution, Tensor], None] = lambda *_: None,
@@ -51,6 +52,7 @@ def train(
 
     Args:
         episodes: episodes a world plays for each batch of experience.
+        min_steps: steps of a batch that every task has at least; worlds play further episodes for them.
         begin: called before an iteration changes anything; ``progress`` and ``env`` may be saved there.
         log: called after each iteration with its metrics.
         notice: called with the environment and its tasks before they are given up, for what is to be said of them.
@@ -70,7 +72,7 @@ def train(
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
             with clock("sampling"):
                 batch, actor = rollout(  # 5, 8: D_i, D'_i
-                    env, learner.act, actor, episodes, progress.actions, trials=learner.remembers
+                    env, learner.act, actor, episodes, progress.actions, min_steps=min_steps, trials=learner.remembers
                 )
             require_enough(batch, env, tasks, sampled, episodes=episodes, trials=learner.remembers)
             with clock("optimization"):

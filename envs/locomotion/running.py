@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.draws import two_ways
+from metarl.envs.draws import half_each, two_ways
 from metarl.envs.fields import require
 from metarl.envs.mujoco_task import MujocoTask
 
@@ -34,8 +34,11 @@ class Running(MujocoTask):
 class Direction(Running):
     """To be inherited after the body's class. Task parameter: forward (1) or backward (-1), equally likely."""
 
+    balanced: bool = False
+    """Of the tasks drawn together, as many run forward as backward, up to one; drawn one by one otherwise."""
+
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:
-        return two_ways(num_tasks, generator)
+        return (half_each if self.balanced else two_ways)(num_tasks, generator)
 
     def in_words(self, task: Float[Tensor, ""]) -> str:
         return "run forward" if task > 0 else "run backward"

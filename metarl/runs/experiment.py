@@ -46,6 +46,9 @@ class Experiment(Generic[TaskT, LearnerT]):
     """Parallel worlds of each task."""
     episodes: int = 20
     """Episodes of each task for each batch of experience; a multiple of num_envs."""
+    min_steps: int = 0
+    """Environment steps that a task has at least in each batch of experience: where episodes end early, its worlds play
+    further whole ones (Finn et al. 2017 collected steps, not episodes). Of learners with inner steps alone."""
     iterations: int = 100
     """Meta-updates."""
     seed: int = 0
@@ -89,7 +92,7 @@ class Experiment(Generic[TaskT, LearnerT]):
             "validation_tasks",
         )
         require(self, *counts, at_least=1)
-        require(self, "eval_interval", "validation_interval", "patience", "seed", at_least=0)
+        require(self, "min_steps", "eval_interval", "validation_interval", "patience", "seed", at_least=0)
         require(self, "num_threads", at_least=0, at_most=MOST_THREADS)
         if self.episodes % self.num_envs:
             raise BadField(
@@ -99,6 +102,8 @@ class Experiment(Generic[TaskT, LearnerT]):
         limit = self.task.num_test_tasks
         if limit is not None and self.eval_tasks > limit:
             raise BadField(f"eval_tasks is {self.eval_tasks}: {self.task.name} has {limit} test tasks")
+        if self.min_steps and not self.learner.adapt_steps:
+            raise BadField(f"min_steps is {self.min_steps}: use 0, the learner plays trials of a number of episodes")
         if self.seed in (HELD_OUT_SEED, VALIDATION_SEED):
             which = "held-out" if self.seed == HELD_OUT_SEED else "validation"
             raise BadField(f"seed is {self.seed}: use another one, the {which} tasks are drawn from it")

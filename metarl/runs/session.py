@@ -119,6 +119,7 @@ def _train_in(
                     progress,
                     iterations=experiment.iterations,
                     episodes=experiment.episodes_per_env,
+                    min_steps=experiment.min_steps,
                     begin=recording.begin,
                     log=recording.log,
                     notice=recording.notice,

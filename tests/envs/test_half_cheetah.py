@@ -221,6 +221,21 @@ def test_task_draws() -> None:
     assert abs(velocities.mean() - 1.5) < 5 * 0.866 / 100
 
 
+@pytest.mark.parametrize("num_tasks", [20, 7])
+def test_balanced_directions_are_half_of_each_in_random_order(num_tasks: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([find_preset(DIRECTION, balanced=True).sample(num_tasks, generator) for _ in range(400)])
+    assert set(drawn.sum(1).tolist()) == ({0.0} if num_tasks % 2 == 0 else {-1.0, 1.0})
+    assert drawn.mean(0).abs().max() < 5 / 20  # five standard errors, at every place
+
+
+def test_balanced_directions_are_tested_on_the_published_tasks() -> None:
+    balanced, plain = (find_preset(DIRECTION, balanced=flag).published_tasks(40) for flag in (True, False))
+    assert balanced is not None
+    assert plain is not None
+    assert balanced.equal(plain)
+
+
 # --- resets
 
 

@@ -13,6 +13,7 @@ from metarl import presets
 from metarl.algorithms import ALGORITHMS
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
+from metarl.algorithms.rl2 import RL2
 from metarl.envs.fields import BadField
 from metarl.envs.locomotion.ant_dir import AntDir
 from metarl.envs.locomotion.ant_goal import AntGoal
@@ -165,6 +166,8 @@ def test_a_refusal_says_every_bound() -> None:
         ({"checkpoint_interval": 0}, "checkpoint_interval is 0: use at least 1"),
         ({"eval_tasks": 0}, "eval_tasks is 0: use at least 1"),
         ({"eval_interval": -1}, "eval_interval is -1: use at least 0"),
+        ({"min_steps": -1}, "min_steps is -1: use at least 0"),
+        ({"min_steps": 9, "learner": RL2()}, "min_steps is 9: use 0, the learner plays trials"),
         ({"num_threads": -1}, "num_threads is -1: use at least 0"),
         ({"seed": -1}, "seed is -1: use at least 0"),
         ({"episodes": 30}, r"episodes is 30: use a multiple of num_envs \(20\)"),

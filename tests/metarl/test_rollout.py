@@ -1,10 +1,14 @@
 """The bookkeeping of a rollout, on worlds whose observations say which world, episode and step they are."""
 
+import csv
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_checks import TINY, run_quietly
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
@@ -14,6 +18,7 @@ from metarl.envs.registry import find_preset
 from metarl.envs.worlds import BatchedTaskEnv, Outcome
 from metarl.networks.distributions import DiagGaussian
 from metarl.rollout import rollout
+from metarl.runs.folder import create_run
 from metarl.types import Actor, Previous, TrajectoryBatch
 
 NEVER = 10**6
@@ -275,6 +280,14 @@ def test_worlds_play_on_in_whole_episodes_until_their_task_has_enough_steps() ->
         last = int(valid.sum()) - 1
         assert valid[: last + 1].all()  # no step is left out ...
         assert ends[last]  # ... and no episode is cut
+
+
+def test_a_run_collects_the_steps_it_is_asked_for(tmp_path: Path) -> None:
+    """2 iterations, each with a batch before and one after the inner step, of 2 tasks; an episode has 5 steps."""
+    run = create_run(replace(TINY, min_steps=37), tmp_path, "run")
+    run_quietly(replace(TINY, min_steps=37), run)
+    *_, last = csv.DictReader((run / "progress.csv").read_text().splitlines())
+    assert 2 * 2 * 2 * 37 <= int(last["env_steps"]) < 2 * 2 * 2 * (37 + 2 * 5)
 
 
 @pytest.mark.parametrize(("name", "preset"), [("walker2d_rand_params", "promp"), ("ant_dir", "maml2017")])
