@@ -27,7 +27,7 @@ from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
-from metarl.types import Metrics, Params, Previous, TrajectoryBatch
+from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
@@ -119,9 +119,11 @@ class RL2:
     def adapt_steps(self) -> int:
         return 0
 
-    @property
-    def remembers(self) -> bool:
-        return True
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
+        return trial_stages(trial)
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
@@ -136,7 +138,7 @@ class RL2:
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
         return RL2Actor(state.meta, None)
 
-    def explorer(self, state: RL2State, num_tasks: int) -> RL2Actor:
+    def explorer(self, state: RL2State, num_tasks: int, generator: torch.Generator) -> RL2Actor:
         return self.actor(state, num_tasks)
 
     @torch.no_grad()
@@ -193,9 +195,9 @@ class RL2:
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
         raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
-    def update(self, state: RL2State, batches: list[TrajectoryBatch]) -> tuple[RL2State, Metrics]:
+    def update(self, state: RL2State, experience: Experience, generator: torch.Generator) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
-        (batch,) = batches
+        (batch,) = experience.batches
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
@@ -232,7 +234,7 @@ class RL2:
         metrics |= self.policy.metrics(params)
         if "train/policy_std" not in metrics and isinstance(batch.dist, DiagGaussian):
             metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
-        meta = updated({name: leaf.detach() for name, leaf in params.items()}, batches)
+        meta = updated({name: leaf.detach() for name, leaf in params.items()}, [batch])
         if self.standardize_reward:
             rate = SCALE_RATE if state.num_updates else 1.0
             reward, valid = ranks.gathered(batch.reward), ranks.gathered(batch.valid)

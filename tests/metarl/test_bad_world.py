@@ -134,7 +134,7 @@ def played(
     env.set_tasks(task.sample(NUM_TASKS, torch.Generator().manual_seed(1)))
     state = learner.init(task.spec, torch.Generator().manual_seed(2))
     actor, actions = learner.actor(state, NUM_TASKS), torch.Generator().manual_seed(3)
-    return [rollout(env, learner.act, actor, 2, actions, trials=learner.remembers)[0] for _ in range(3)], env
+    return [rollout(env, learner.act, actor, 2, actions, trials=remembers(learner))[0] for _ in range(3)], env
 
 
 def assert_others_same(found: list[TrajectoryBatch], expected: list[TrajectoryBatch]) -> None:
@@ -336,13 +336,13 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
 
     actor, actions = learner.explorer(state, NUM_TASKS), torch.Generator().manual_seed(5)
     sampled = [
-        rollout(run.env, learner.act, actor, 2, actions, trials=learner.remembers)[0]
+        rollout(run.env, learner.act, actor, 2, actions, trials=remembers(learner))[0]
         for _ in range(learner.adapt_steps + 1)
     ]
     for batch in sampled:
         assert batch.valid[OTHERS].all()
         episode = [False] * 3 + [True] * HORIZON + [False] * (HORIZON - 3)
-        assert batch.valid[BAD].tolist() == ([False] * 10 if learner.remembers else episode)
+        assert batch.valid[BAD].tolist() == ([False] * 10 if remembers(learner) else episode)
     assert same(updated(junk=False), updated(junk=True))
 
 
@@ -371,7 +371,7 @@ def test_fault_15_a_perturbed_policy_without_episodes_takes_its_pair_out() -> No
 def test_fault_15_the_run_stops_where_it_is_no_exception(name: str, field: str) -> None:
     run = Run(LEARNERS[name])
     disturb(run.env, field, range(1, 1000), everywhere=True)
-    unit = "8 trials" if LEARNERS[name].remembers else "16 episodes"
+    unit = "8 trials" if remembers(LEARNERS[name]) else "16 episodes"
     expected = rf"navigation: 0 of {unit} of a batch can be used, the {field} was NaN or infinite of task \[.*\]: check"
     with pytest.raises(FloatingPointError, match=expected):
         run.train(2)
@@ -431,7 +431,7 @@ def test_fault_15_bad_episodes_leave_returns_and_successes(name: str, field: str
     learner = LEARNERS[name]
     state = learner.init(POINTS.spec, torch.Generator().manual_seed(0))
     tasks = held_out_tasks(POINTS, NUM_TASKS)
-    options: dict[str, Any] = {"episodes": 2} if learner.remembers else {"scales": (1.0,)}
+    options: dict[str, Any] = {"episodes": 2} if remembers(learner) else {"scales": (1.0,)}
     results = []
     for when in ([], [2], range(1, 1000)):
         env = disturb(POINTS.make(NUM_TASKS, NUM_ENVS, seed=0), field, when)
@@ -439,13 +439,13 @@ def test_fault_15_bad_episodes_leave_returns_and_successes(name: str, field: str
     whole, once, always = results
     assert not whole.returns.isnan().any()
     left_out = torch.zeros(NUM_TASKS, 2, NUM_ENVS, dtype=torch.bool)
-    left_out[BAD[0], : 2 if learner.remembers else 1, BAD[1]] = True  # a trial leaves whole
+    left_out[BAD[0], : 2 if remembers(learner) else 1, BAD[1]] = True  # a trial leaves whole
     assert torch.equal(once.returns.isnan(), left_out)
     assert torch.equal(once.solved_after == -1, left_out)
     assert torch.equal(once.solved.isnan(), left_out)
     before = ~left_out[:, 0]
     assert torch.equal(once.returns[:, 0][before], whole.returns[:, 0][before])
-    plan = Plan(NUM_TASKS, NUM_ENVS, scales=(), trial=2, min_steps=0, adaptation_episodes=1, seed=0)
+    plan = Plan(NUM_TASKS, NUM_ENVS, trial_stages(2), min_steps=0, adaptation_episodes=1, seed=0)
     for result in (once, always):
         numbers = [*estimates(result, iqm=False), *estimates(result, iqm=True), trial_estimate(result)]
         assert all(math.isfinite(x) for number in numbers for x in number)

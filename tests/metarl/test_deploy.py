@@ -177,12 +177,12 @@ def test_adaptation_is_in_the_file(tmp_path: Path) -> None:
         file = trial.export(tmp_path / "a.safetensors")
         described, fresh = json.loads(metadata(file)), agent.trial().export(tmp_path / "b.safetensors")
         assert described["adaptation"] == {
-            "inner_steps": int(not agent.learner.remembers),
+            "inner_steps": int(not remembers(agent.learner)),
             "episodes": 2,
             "steps": 2 * agent.task.horizon,
         }
         found, before = safetensors.torch.load_file(file), safetensors.torch.load_file(fresh)
-        if agent.learner.remembers:
+        if remembers(agent.learner):
             assert described["first"] != json.loads(metadata(fresh))["first"]
             assert all(torch.equal(found[name], before[name]) for name in before)
         else:

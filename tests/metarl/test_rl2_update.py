@@ -386,5 +386,5 @@ def test_with_one_episode_and_no_memory_it_is_ppo(tasks: TaskDistribution):
 def test_the_learner_to_compare_with_is_the_same_one_without_memory():
     learner = RL2(policy=RecurrentPolicy("lstm", memory_size=7, encoder_sizes=(3,)), clip=0.3, epochs=2)
     assert learner.without_adaptation() == replace(learner, policy=replace(learner.policy, memory="none"))
-    assert learner.remembers
+    assert remembers(learner)
     assert learner.adapt_steps == 0
