@@ -31,7 +31,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.session import execute
 from metarl.seeds import stream
-from metarl.types import MetaLearner, Params, TrajectoryBatch
+from metarl.types import MetaLearner, Params, TrajectoryBatch, remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+from update_checks import meta_update
 
 from metarl import ESMAML, MAML, RL2, GaussianMLP, ProMP, RecurrentPolicy, Reptile
 from metarl.envs.registry import TaskDistribution, find_preset
@@ -26,7 +27,7 @@ from metarl.reports.success import first_finished
 from metarl.reports.tables import Plan, estimates, row_record, trial_estimate
 from metarl.rollout import rollout
 from metarl.train import Progress, train
-from metarl.types import MetaLearner, Metrics, TrajectoryBatch
+from metarl.types import Experience, MetaLearner, Metrics, TrajectoryBatch, remembers, trial_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -261,7 +262,7 @@ class Run:
         self.learner, self.task = learner, task
         self.env: Any = task.make(NUM_TASKS, NUM_ENVS, seed=0, num_threads=1)
         state = learner.init(task.spec, torch.Generator().manual_seed(0))
-        self.progress = Progress(state, torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+        self.progress = Progress(state, *(torch.Generator().manual_seed(seed) for seed in (1, 2, 3)))
         self.logged: list[Metrics] = []
         self.console = Console(file=io.StringIO(), width=60)
 
@@ -322,7 +323,8 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
 
     def updated(junk: bool) -> Any:
-        actor, batches = learner.explorer(state, NUM_TASKS), []
+        explorer = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+        actor, batches = explorer, []
         for step, batch in enumerate(sampled):
             spoiled = batch._replace(
                 **{name: getattr(batch, name).clone() for name in ("obs", "action", "reward", "log_prob")}
@@ -332,9 +334,12 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
             batches.append(learner.credit(state, spoiled if junk else batch))
             if step < learner.adapt_steps:
                 actor = learner.adapt(state, actor, batches[-1])
-        return tree_leaves([actor if learner.adapt_steps else None, learner.update(state, batches)])
+        return tree_leaves(
+            [actor if learner.adapt_steps else None, meta_update(learner, state, batches, explorer=explorer)]
+        )
 
-    actor, actions = learner.explorer(state, NUM_TASKS), torch.Generator().manual_seed(5)
+    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+    actions = torch.Generator().manual_seed(5)
     sampled = [
         rollout(run.env, learner.act, actor, 2, actions, trials=remembers(learner))[0]
         for _ in range(learner.adapt_steps + 1)
@@ -353,16 +358,17 @@ def test_fault_15_a_perturbed_policy_without_episodes_takes_its_pair_out() -> No
     disturb(run.env, "reward", range(1, 1000))
     state = run.progress.learner_state
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
-    actor, actions, batches = learner.explorer(state, NUM_TASKS), torch.Generator(), []
+    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+    actions, batches = torch.Generator(), []
     for _ in range(2):
         batches.append(rollout(run.env, learner.act, actor, 2, actions)[0])
-    after, _ = learner.update(state, batches)
+    after, _ = meta_update(learner, state, batches, explorer=actor)
     paid = batches[-1].reward.clone()
     paid[0, 3] += 100.0  # its partner
-    again, _ = learner.update(state, [batches[0], batches[1]._replace(reward=paid)])
+    again, _ = meta_update(learner, state, [batches[0], batches[1]._replace(reward=paid)], explorer=actor)
     assert same(after, again)
     paid[0, 2] += 100.0  # of the other pair
-    other, _ = learner.update(state, [batches[0], batches[1]._replace(reward=paid)])
+    other, _ = meta_update(learner, state, [batches[0], batches[1]._replace(reward=paid)], explorer=actor)
     assert not torch.equal(other.optimizer["state"][0]["exp_avg"], after.optimizer["state"][0]["exp_avg"])
 
 
@@ -410,7 +416,7 @@ def test_fault_15_a_policy_that_diverged_is_still_to_blame() -> None:
 
 
 class Skipping(Reptile):
-    def update(self, state: Any, batches: list[TrajectoryBatch]) -> tuple[Any, Metrics]:
+    def update(self, state: Any, experience: Experience, generator: torch.Generator) -> tuple[Any, Metrics]:
         return state, {"train/skipped_updates": 1.0, "train/policy_std": 1.0}
 
 

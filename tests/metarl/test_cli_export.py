@@ -15,6 +15,7 @@ from metarl.envs.small.navigation import Navigation
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.session import execute
+from metarl.types import remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASKS = Navigation(horizon=5)

@@ -33,10 +33,11 @@ from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.config import from_json
 from metarl.seeds import stream
+from metarl.types import remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread", "translations")
 
-RAISED = {"policy.weight": 30.0, "log_std": 0.5, "reward_mean_and_std": 1.0}  # an untrained head is near zero
+RAISED = {"policy.weight": 30.0, "log_std": 0.5}  # an untrained head is near zero
 PLACES = Navigation(variant="corner", max_step=0.2, horizon=12)  # episodes that do not begin at the origin
 CHEETAH = find_preset("half_cheetah_dir", "v5", horizon=40)
 
@@ -44,9 +45,10 @@ CHEETAH = find_preset("half_cheetah_dir", "v5", horizon=40)
 def lively(agent: metarl.TrainedAgent) -> metarl.TrainedAgent:
     """The same agent, its actions large and its reward's statistics as after some training."""
     meta = {name: value * RAISED.get(name, 1.0) for name, value in agent.state.meta.items()}
-    if "reward_mean_and_std" in meta:
-        meta["reward_mean_and_std"] = torch.tensor([-0.4, 0.3])
-    return replace(agent, state=agent.state._replace(meta=meta))
+    state = agent.state._replace(meta=meta)
+    if getattr(state, "reward_stats", None):
+        state = state._replace(reward_stats={"mean": torch.tensor(-0.4), "std": torch.tensor(0.3)})
+    return replace(agent, state=state)
 
 
 @pytest.fixture(scope="module")

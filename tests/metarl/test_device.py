@@ -39,7 +39,7 @@ from metarl.runs import checkpoint
 from metarl.runs.experiment import Experiment
 from metarl.runs.snapshot import capture, initial_progress, restore, restore_learner
 from metarl.train import Progress, train
-from metarl.types import Agent, MetaLearner, Metrics
+from metarl.types import Agent, MetaLearner, Metrics, remembers
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

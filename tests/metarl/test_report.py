@@ -28,6 +28,7 @@ from metarl.reports.report import improvements, normalized, write_report
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.status import status_of
+from metarl.types import remembers
 
 BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017", iterations=3)
 VELOCITY = replace(BASE, task=find_preset("half_cheetah_vel"))
