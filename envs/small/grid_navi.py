@@ -1,9 +1,9 @@
 """A grid in which one cell, that nobody sees, is the goal (Zintgraf et al. 2020, VariBAD, section 5.1).
 
-Observation: column x and row y of the agent, from 0 (left, bottom) on. Task parameter: column and row of the goal, uniform
-among the cells but the start and its three neighbours. Action: one of five, as a one-hot vector: stay, go up, right,
-down, left; a step off the grid stays. Reward: 1 for a step that ends in the goal, else -0.1. Initial state: (0, 0), in
-every episode. Nothing ends an episode but its 15 steps; the paper's trials have four episodes.
+Observation: column x and row y of the agent, from 0 (left, bottom) on. Task parameter: column and row of the goal,
+uniform among the cells but the start and its three neighbours. Action: one of five, as a one-hot vector: stay, go up,
+right, down, left; a step off the grid stays. Reward: 1 for a step that ends in the goal, else -0.1. Initial state:
+(0, 0), in every episode. Nothing ends an episode but its 15 steps; the paper's trials have four episodes.
 Source: lmzintgraf/varibad, ``environments/navigation/gridworld.py``.
 """
 

@@ -1,12 +1,12 @@
 """VariBAD: Bayes-adaptive deep RL by meta-learned variational inference (Zintgraf et al. 2020).
 
-A trial is several episodes of one task. An encoder believes something of the task, a posterior over a latent, anew after
-every step (:mod:`metarl.networks.belief`); it learns by the ELBO (:mod:`metarl.losses.elbo`), from trials of a replay. The
-policy acts on observation and belief, so that it can learn to explore as far as that pays; PPO maximizes the return
-of the whole trial, and the belief is a given to it.
+A trial is several episodes of one task. After every step an encoder says anew what it believes of the task, a posterior
+over a latent (:mod:`metarl.networks.belief`); it learns by the ELBO (:mod:`metarl.losses.elbo`), from trials of a
+replay. The policy acts on observation and belief, so that it can learn to explore as far as that pays; PPO maximizes
+the return of the whole trial, and the belief is a given to it.
 """
 
-import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,20 +16,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
+from metarl.algorithms.trial_replay import empty_trials, episodes_of, some_trials, trials_of, with_trials
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
-from metarl.losses.elbo import Trials, negative_elbo
+from metarl.losses.elbo import negative_elbo
 from metarl.losses.optim import OptimizerState
+from metarl.losses.ppo import Slope, descend, shares, slope_of
 from metarl.losses.return_scale import follow, mean_and_std, scale_of_all
 from metarl.losses.trials import goes_on, trial_loss
 from metarl.networks.belief import BeliefModel, Transitions
-from metarl.networks.distributions import DiagGaussian
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.mlp import MLP, require_layers
 from metarl.networks.normalize import learned, normalized, updated
 from metarl.networks.protocol import Policy
 from metarl.networks.recurrent import ActorCritic
+from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
@@ -44,7 +46,7 @@ class VariBADState(NamedTuple):
     belief_optimizer: OptimizerState
     return_scale: Float[Tensor, "time 2"]
     """Mean and standard deviation of the return from each step of a trial on, as in RL²."""
-    replay: Any
+    replay: Replay
     num_updates: int
 
 
@@ -92,8 +94,9 @@ class VariBAD:
     """Trials of such a step, drawn from the replay."""
     belief_max_grad_norm: float = 1.0
     """Longer gradients of encoder and decoders are shortened to this."""
-    replay_trials: int = 10_000
-    """The newest trials that encoder and decoders learn from; 0: those of the meta-batch alone."""
+    replay_episodes: int = 20_000
+    """Room of the replay that encoder and decoders learn from, in episodes of full length: of trials of two episodes
+    half as many; 0: they learn from the trials of the meta-batch, all at once."""
     kl_weight: float = 0.01
     """Weight of the KL divergence from the posterior to the one a step earlier."""
     elbo_prefixes: int = 0
@@ -102,15 +105,23 @@ class VariBAD:
     """Steps of a trial that are reconstructed from each, drawn; 0: all of them."""
     bptt_steps: int = 0
     """Steps that gradients flow back through the encoder's memory, which is carried on; 0: the whole trial."""
-    policy_gradient_through_belief: bool = False
-    """Let PPO's loss change the encoder, too; then each of its gradient steps descends the ELBO's loss, as well."""
+    joint: bool = False
+    """Let PPO's loss change the encoder, too: its gradient steps then are of the ELBO, as well, by one Adam with its
+    ``learning_rate``. Else the belief is a given to the policy."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
         above = ("learning_rate", "clip", "max_grad_norm", "belief_learning_rate", "belief_max_grad_norm")
         require(self, *above, above=0)
         require(self, "epochs", "minibatches", "belief_trials", at_least=1)
-        at_least_0 = ("entropy_bonus", "value_weight", "belief_updates", "replay_trials", "kl_weight", "elbo_prefixes")
+        at_least_0 = (
+            "entropy_bonus",
+            "value_weight",
+            "belief_updates",
+            "replay_episodes",
+            "kl_weight",
+            "elbo_prefixes",
+        )
         require(self, *at_least_0, "elbo_decodes", "bptt_steps", at_least=0)
         require(self, "discount", "gae_lambda", at_least=0, at_most=1)
         require_layers("value_sizes", self.value_sizes)
@@ -130,11 +141,13 @@ class VariBAD:
     def require_fits(self, spec: EnvSpec) -> None:
         self.belief.require_fits(spec)
         if spec.obs_shape:
-            raise BadField("learner is VariBAD and observations are pictures: use a task whose observations are vectors")
+            raise BadField(
+                "learner is VariBAD and observations are pictures: use a task whose observations are vectors"
+            )
 
     def without_adaptation(self) -> "VariBAD":
         """PPO on all tasks jointly: the same learner, its policy blind to the belief."""
-        return replace(self, see_belief=False, belief_updates=0, replay_trials=0)
+        return replace(self, see_belief=False, belief_updates=0, replay_episodes=0, joint=False)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> VariBADState:
         self.require_fits(spec)
@@ -144,7 +157,8 @@ class VariBAD:
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
         belief = self.belief.init(spec, generator)
         nothing = torch.zeros(0, 2, device=generator.device)
-        return VariBADState(meta | value, belief, {}, {}, nothing, None, 0)
+        replay = empty_trials(spec, max(1, self.replay_episodes), self.belief.decode_task, generator.device)
+        return VariBADState(meta | value, belief, {}, {}, nothing, replay, 0)
 
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
         return VariBADActor(state.meta, state.belief, None)
@@ -168,8 +182,7 @@ class VariBAD:
             steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
             _, hidden = self.belief.remember(belief, steps, hidden)
         features = self.belief.posterior(belief, hidden).features().unflatten(0, obs.shape[:2])
-        dist = self.policy(params, self._inputs(obs, features))
-        dist = tree_map(lambda x: x.expand(*obs.shape[:2], x.shape[-1]), dist)
+        dist = self._dist(params, self._inputs(obs, features))
         return dist.sample(generator), dist, VariBADActor(params, belief, hidden)
 
     @torch.no_grad()
@@ -195,82 +208,93 @@ class VariBAD:
         self, state: VariBADState, experience: Experience, generator: torch.Generator
     ) -> tuple[VariBADState, Metrics]:
         """PPO's epochs over the trials, then gradient steps of the ELBO over trials of the replay."""
-        (own,) = experience.batches
-        batch, task = tree_map(ranks.gathered, own), ranks.gathered(experience.task)  # alike in every rank, all below
-        replay = self._remembered(state.replay, trials_of(batch, task))
-        scale = follow(state.return_scale, scale_of_all(own.target, own.valid), rate=SCALE_RATE)
+        (batch,) = experience.batches
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
+        everyone, task = tree_map(ranks.gathered, batch), ranks.gathered(experience.task)
+        trials, episodes = trials_of(everyone, task), episodes_of(everyone)
+        if not (episodes and all(bool(x.isfinite().all()) for x in trials.steps)):
+            return state, {"train/skipped_updates": 1.0}
+        if self.replay_episodes:
+            state = state._replace(replay=with_trials(state.replay, trials, episodes))
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
-        policy = Descent(state.meta, state.optimizer, self.learning_rate * remaining, self.max_grad_norm)
-        belief = Descent(
-            state.belief, state.belief_optimizer, self.belief_learning_rate * remaining, self.belief_max_grad_norm
-        )
-        means = Means()
-        worlds = tree_map(lambda x: x.flatten(0, 1).unsqueeze(1), batch)
-        inputs = self._trial_inputs(state.belief, worlds) if not self.policy_gradient_through_belief else None
-        count = len(worlds.reward)
-        for _ in range(self.epochs):
-            order = torch.randperm(count, generator=generator, device=worlds.reward.device)
-            for share in order.chunk(min(self.minibatches, count)):
-                part = tree_map(lambda x: x[share], worlds)  # noqa: B023
-                seen = self._trial_inputs(belief.params, part) if inputs is None else inputs[share]
-                loss, terms = self._policy_loss(policy.params, seen, part, scale, self.entropy_bonus * remaining)
-                if inputs is None:
-                    more, said = self._belief_loss(belief.params, replay, generator)
-                    loss, terms = loss + more, terms | said
-                if not descend(loss, policy, *([belief] if inputs is None else [])):
-                    return state, {"train/skipped_updates": 1.0}
-                means.add(terms | {"train/meta_gradient_norm": policy.norm})
-        for _ in range(0 if inputs is None else self.belief_updates):
-            loss, terms = self._belief_loss(belief.params, replay, generator)
-            if not descend(loss, belief):
-                return state, {"train/skipped_updates": 1.0}
-            means.add(terms)
-        metrics = means.metrics() | {"train/learning_rate": self.learning_rate * remaining}
-        metrics |= self.policy.metrics(policy.params)
-        seen_now = self._trial_inputs(state.belief, own) if inputs is None else ranks.own(inputs.view(*batch.reward.shape, -1))
-        meta = updated(policy.detached(), [own._replace(obs=seen_now)])
-        kept = replay if self.replay_trials else None
-        number = state.num_updates + 1
-        return VariBADState(
-            meta, belief.detached(), policy.adam.state_dict(), belief.adam.state_dict(), scale, kept, number
-        ), metrics
+        scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
+        inputs = self._trial_inputs(state.belief, batch)
+        seen = batch._replace(obs=inputs.detach())
 
-    def _remembered(self, replay: Any, new: Trials) -> Trials:
-        if replay is None:
-            return new
-        return tree_map(lambda old, x: torch.cat([old, x])[-self.replay_trials :], replay, new)
+        def elbo(leaves: Params) -> tuple[Tensor, dict[str, Tensor]]:
+            some = (
+                some_trials(state.replay, episodes, self.belief_trials, generator) if self.replay_episodes else trials
+            )
+            how = {"prefixes": self.elbo_prefixes, "decodes": self.elbo_decodes, "bptt_steps": self.bptt_steps}
+            terms = negative_elbo(self.belief, state.belief | leaves, some, generator, **how)
+            loss = terms.reward + terms.state + terms.task + self.kl_weight * terms.kl
+            return loss, {f"train/belief_{name}": term.detach() for name, term in terms._asdict().items()}
+
+        def ppo(leaves: Params) -> Iterator[Slope]:
+            for part in shares(batch if self.joint else seen, self.minibatches, generator):
+                fed = self._trial_inputs(state.belief | leaves, part) if self.joint else part.obs
+                loss, terms = self._policy_loss(state.meta | leaves, fed, part, scale, self.entropy_bonus * remaining)
+                if self.joint:
+                    more, said = elbo(leaves)
+                    loss, terms = loss + more, terms | said
+                yield slope_of(loss, terms, leaves, part)
+
+        def variational(leaves: Params) -> Iterator[Slope]:  # alike in every rank, as the replay is
+            loss, terms = elbo(leaves)
+            pieces = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            yield Slope(dict(zip(leaves, pieces, strict=True)), {name: term.item() for name, term in terms.items()})
+
+        own, of_belief = learned(state.meta), state.belief
+        optimizer = state.belief_optimizer if self.joint else state.optimizer
+        rates = self.learning_rate * remaining, self.belief_learning_rate * remaining
+        moved = descend(
+            own | of_belief if self.joint else own,
+            optimizer,
+            ppo,
+            epochs=self.epochs,
+            learning_rate=rates[0],
+            max_grad_norm=self.max_grad_norm,
+        )
+        if moved is None:
+            return state, {"train/skipped_updates": 1.0}
+        metrics = moved.means() | {"train/learning_rate": rates[0]}
+        optimizers, belief = (moved.optimizer, state.belief_optimizer), of_belief
+        if self.joint:
+            optimizers, belief = ({}, moved.optimizer), {name: moved.params[name] for name in of_belief}
+        elif self.belief_updates:
+            found = descend(
+                of_belief,
+                state.belief_optimizer,
+                variational,
+                epochs=self.belief_updates,
+                learning_rate=rates[1],
+                max_grad_norm=self.belief_max_grad_norm,
+            )
+            if found is None:
+                return state, {"train/skipped_updates": 1.0}
+            metrics = found.means() | metrics  # the norm of a gradient is the policy's
+            optimizers, belief = (moved.optimizer, found.optimizer), found.params
+        meta = updated(state.meta | {name: moved.params[name] for name in own}, [seen])
+        metrics |= self.policy.metrics(meta)
+        return VariBADState(meta, belief, *optimizers, scale, state.replay, state.num_updates + 1), metrics
 
     def _policy_loss(
         self,
         params: Params,
-        inputs: Float[Tensor, "trial 1 time in"],
+        inputs: Float[Tensor, "task env time in"],
         batch: TrajectoryBatch,
         scale: Float[Tensor, "known 2"],
         entropy_bonus: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        dist = self.policy(params, inputs)
-        said = ActorCritic(dist, self._value(params, inputs), None)
+        said = ActorCritic(self._dist(params, inputs), self._value(params, inputs), None)
         weights = {"value_weight": self.value_weight, "entropy_bonus": entropy_bonus}
         return trial_loss(said, batch, scale, clip=self.clip, **weights)
-
-    def _belief_loss(
-        self, params: Params, replay: Trials, generator: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """-ELBO of some trials of the replay, its KL term weighted."""
-        count = len(replay.length)
-        some = torch.randperm(count, generator=generator, device=replay.length.device)[: self.belief_trials]
-        drawn = tree_map(lambda x: x[some], replay)
-        how = {"prefixes": self.elbo_prefixes, "decodes": self.elbo_decodes, "bptt_steps": self.bptt_steps}
-        terms = negative_elbo(self.belief, params, drawn, generator, **how)
-        loss = terms.reward + terms.state + terms.task + self.kl_weight * terms.kl
-        return loss, {f"train/belief_{name}": term.detach() for name, term in terms._asdict().items()}
 
     def _trial_inputs(self, belief: Params, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy sees at each step of whole trials."""
         steps = Transitions(*(getattr(batch, name).flatten(0, 1) for name in Transitions._fields))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.policy_gradient_through_belief):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.joint):
             posterior = self.belief.posteriors(belief, steps, bptt_steps=self.bptt_steps)
         features = posterior.features()[:, :-1].unflatten(0, batch.reward.shape[:2])
         return self._inputs(batch.obs, features)
@@ -280,58 +304,10 @@ class VariBAD:
     ) -> Float[Tensor, "*batch in"]:
         return torch.cat([obs, features], dim=-1) if self.see_belief else obs
 
+    def _dist(self, params: Params, inputs: Float[Tensor, "*batch in"]) -> Any:
+        """The distribution of the action, its leaves in full."""
+        return tree_map(lambda x: x.expand(*inputs.shape[:-1], x.shape[-1]), self.policy(params, inputs))
+
     def _value(self, params: Params, inputs: Float[Tensor, "*batch n in"]) -> Float[Tensor, "*batch n"]:
         """By how many deviations a step differs from the mean return at its time."""
         return apply_layers(params, "value", normalized(params, inputs), torch.tanh).squeeze(-1)
-
-
-class Descent:
-    """Parameters on their way down, by Adam; what they started from stays as it is."""
-
-    def __init__(self, params: Params, optimizer: OptimizerState, learning_rate: float, max_norm: float) -> None:
-        self.leaves = {name: x.clone().requires_grad_() for name, x in learned(params).items()}
-        self.params = params | self.leaves
-        self.adam = torch.optim.Adam(self.leaves.values(), lr=learning_rate, eps=1e-8)
-        if optimizer:
-            self.adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
-        self.adam.param_groups[0]["lr"] = learning_rate
-        self.max_norm, self.norm = max_norm, torch.zeros(())
-
-    def detached(self) -> Params:
-        return {name: x.detach() for name, x in self.params.items()}
-
-
-def descend(loss: Float[Tensor, ""], *parts: Descent) -> bool:
-    """A step of each part; False, and none is taken, where a gradient is not finite."""
-    for part in parts:
-        part.adam.zero_grad()
-    loss.backward()
-    for part in parts:
-        part.norm = torch.nn.utils.clip_grad_norm_(part.leaves.values(), part.max_norm)
-    if not all(bool(part.norm.isfinite()) for part in parts):
-        return False
-    for part in parts:
-        part.adam.step()
-    return True
-
-
-class Means:
-    """Means of metrics that come one by one."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        for name, term in terms.items():
-            self._sums.setdefault(name, []).append(term.item())
-
-    def metrics(self) -> Metrics:
-        return {name: sum(values) / len(values) for name, values in self._sums.items()}
-
-
-def trials_of(batch: TrajectoryBatch, task: Float[Tensor, "task ..."]) -> Trials:
-    """The trials of a meta-batch, one a world, those without a valid step left out."""
-    length = batch.valid.sum(-1).flatten()
-    steps = Transitions(*(getattr(batch, name).flatten(0, 1) for name in Transitions._fields))
-    tasks = task.flatten(1).repeat_interleave(batch.reward.shape[1], dim=0)
-    return tree_map(lambda x: x[length > 0], Trials(steps, length, tasks))

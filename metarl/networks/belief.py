@@ -221,7 +221,7 @@ class BeliefModel:
 
 
 def beside(
-    latent: Float[Tensor, "trial prefix latent"], x: Float[Tensor, "trial #prefix step in"]
+    latent: Float[Tensor, "trial prefix latent"], x: Float[Tensor, "trial _prefix step in"]
 ) -> Float[Tensor, "trial prefix step latent+in"]:
     """Each latent beside each of its steps."""
     shape = (*latent.shape[:2], x.shape[2])

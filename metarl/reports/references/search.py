@@ -1,9 +1,9 @@
 """GridNavi exactly: the Bayes-optimal search for a goal that nobody sees, by dynamic programming.
 
 Until the goal is found, every reward is the same and nothing else is learned than which cells it is not in: whoever
-searches optimally walks a fixed way. A walk is worth the sum, over the goals, of what finding each at its time is worth;
-once found, the shortest way and staying are optimal. So what is planned is the best walk, whose state is the cell and the
-set of goals ruled out; sets that cannot beat a walk that is known are dropped by a bound.
+searches optimally walks a fixed way. A walk is worth the sum, over the goals, of what finding each at its time is
+worth; once found, the shortest way and staying are optimal. So what is planned is the best walk, whose state is the
+cell and the set of goals ruled out; sets that cannot beat a walk that is known are dropped by a bound.
 """
 
 from functools import cache
@@ -84,7 +84,9 @@ def _search(task: GridNavi, episodes: int, *, at_least: int, most: int | None) -
         worth = before.worth[parent] + np.where(new > 0, horizon - clock + left * stays[cell], 0)
         layer = best_of_each(Layer(cell, before.ruled_out[parent] | new, worth, parent))
         open_ = ~layer.ruled_out[:, None] >> np.arange(len(goals)) & 1
-        count = np.minimum(open_.sum(1), horizon - 1 - clock)  # at most one more at each step; the rest at once later on
+        count = np.minimum(
+            open_.sum(1), horizon - 1 - clock
+        )  # at most one more at each step; the rest at once later on
         bound = layer.worth + left * (open_ @ later) + count * (horizon - 1 - clock) - count * (count - 1) // 2
         finished = max(finished, int(layer.worth.max()))
         keep = np.flatnonzero(bound >= max(at_least, finished))
@@ -120,7 +122,9 @@ def _outcome(task: GridNavi, walk: Ints, met: int) -> Search:
     when = np.where(there.any(1), there.argmax(1), episodes * horizon)
     found = np.stack(divmod(when, horizon), axis=1)
     episode, shortest = np.arange(episodes), goals.sum(1) - 1
-    first = np.where(episode == found[:, :1], found[:, 1:], np.where(episode > found[:, :1], shortest[:, None], horizon))
+    first = np.where(
+        episode == found[:, :1], found[:, 1:], np.where(episode > found[:, :1], shortest[:, None], horizon)
+    )
     in_goal = np.maximum(horizon - first, 0)
     return Search(walk, found, (REWARD * in_goal + COST * (horizon - in_goal)).mean(0))
 
