@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
+from metarl.algorithms.memory import MemoryLearner
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.advantages import discounted_returns, normalize
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
 from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
@@ -27,7 +28,7 @@ from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
-from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
+from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 
@@ -52,7 +53,7 @@ class RL2Actor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RL2:
+class RL2(MemoryLearner):
     policy: MemoryPolicy = field(default_factory=RecurrentPolicy)
     baseline: LinearFeatureBaseline | None = None
     """Value function: None is a head on the memory; the linear one is fitted to each batch."""
@@ -119,13 +120,6 @@ class RL2:
             require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
 
-    @property
-    def adapt_steps(self) -> int:
-        return 0
-
-    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
-        return trial_stages(trial)
-
     def describe(self) -> Description:
         return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
@@ -140,9 +134,6 @@ class RL2:
 
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
         return RL2Actor(state.meta, state.reward_stats, None)
-
-    def explorer(self, state: RL2State, num_tasks: int, generator: torch.Generator) -> RL2Actor:
-        return self.actor(state, num_tasks)
 
     @torch.no_grad()
     def act(
@@ -183,10 +174,9 @@ class RL2:
             seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state, batch)
             all_ranks = (ranks.gathered(x) for x in (seen, returns, valid))
             value = ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
-        next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
+        lambdas = self.gae_lambda, self.value_lambda
         advantage, error = (
-            gae(reward, value, next_value, ended, ended, discount=self.discount, gae_lambda=gae_lambda)
-            for gae_lambda in (self.gae_lambda, self.value_lambda)
+            trial_advantages(reward, value, ended, discount=self.discount, gae_lambda=x) for x in lambdas
         )
         if self.advantage_scale == "raw":
             scaled = advantage.where(valid, 0.0) / self.reward_scale
@@ -194,9 +184,6 @@ class RL2:
             everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
             scaled = ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
         return batch._replace(advantage=scaled, target=value + error)
-
-    def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
-        raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
     def update(self, state: RL2State, experience: Experience, generator: torch.Generator) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
@@ -261,16 +248,8 @@ class RL2:
         self, params: Params, inputs: Float[Tensor, "task env time in"], memory: Any
     ) -> tuple[ActorCritic, Any]:
         """The same of consecutive steps, from a memory on (None: the empty one), and the next chunk's memory."""
-        worlds = inputs.flatten(0, 1)
-        memory = self.policy.empty_memory(len(worlds), worlds.device) if memory is None else memory
-        pieces, memories = [], []
-        for piece in worlds.split(self.chunk_steps - self.chunk_overlap or self.bptt_steps or worlds.shape[1], dim=1):
-            begun_with = memory if self.chunk_steps else tree_map(Tensor.detach, memory)
-            dist, value, memory = self.policy(params, piece, begun_with)
-            pieces.append((dist, value))
-            memories.append(memory)
-        dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
-        return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
+        steps = self.chunk_steps - self.chunk_overlap or self.bptt_steps or inputs.shape[2]
+        return piecewise(self.policy, params, inputs, memory, steps=steps, cut=not self.chunk_steps)
 
     def _trial_inputs(self, state: RL2State, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy is fed at each step of whole trials."""
