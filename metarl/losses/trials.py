@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
-from metarl.losses.advantages import gae
+from metarl.losses.advantages import gae, normalize
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
 from metarl.losses.return_scale import mean_and_std
 from metarl.networks.protocol import MemoryPolicy
@@ -86,7 +86,7 @@ def trial_advantages(
     discount: float,
     gae_lambda: float,
 ) -> Float[Tensor, "task env time"]:
-    """Generalized advantages over whole trials: credit crosses the ends of episodes, and nothing follows the trial's."""
+    """Generalized advantages over whole trials: credit crosses the ends of episodes, and nothing follows a trial."""
     next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
     return gae(reward, value, next_value, ended, ended, discount=discount, gae_lambda=gae_lambda)
 
@@ -117,6 +117,12 @@ def piecewise(
         memories.append(memory)
     dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
     return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
+
+
+def normalized(advantage: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]) -> Tensor:
+    """Mean 0 and deviation 1 over the meta-batch, of all ranks."""
+    everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
+    return ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
 
 
 def goes_on(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
