@@ -321,9 +321,7 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
     disturb(run.env, "reward", [3, 2 * HORIZON + 3])
     state = run.progress.learner_state
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
-
-    explorer = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
-    actions = torch.Generator().manual_seed(5)
+    explorer, actions = learner.explorer(state, NUM_TASKS, torch.Generator()), torch.Generator().manual_seed(5)
 
     def updated(junk: bool) -> Any:
         actor, batches = explorer, []
