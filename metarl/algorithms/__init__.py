@@ -7,17 +7,18 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.varibad import VariBAD
 from metarl.extensions import LEARNERS, load_installed
 from metarl.types import MetaLearner
 
 ALGORITHMS: dict[str, type[MetaLearner]] = LEARNERS
 """Every meta-learner by the name of its class, by which runs are opened; :func:`metarl.register` adds one's own."""
-ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2)}
+ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2, VariBAD)}
 
 
 def learner_name(cls: type) -> str:
     """How a learner is called on the command line: ``maml``, ``es_maml``, ``rl2`` ...; some say it themselves."""
-    return str(getattr(cls, "called", "es_maml" if cls is ESMAML else cls.__name__.lower()))
+    return str(getattr(cls, "called", cls.__name__.lower()))
 
 
 def find_learner(name: str) -> type[Any]:  # a protocol with fields cannot be checked by class

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from metarl.envs.small.bandit import Bandit
-from metarl.envs.small.tabular_mdp import TabularMDP
+from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import meta_test
 from metarl.types import Agent, Previous
 
@@ -19,7 +18,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def nothing_before(worlds: int, actions: int) -> Previous:
     zeros = torch.zeros(1, worlds)
-    return Previous(torch.zeros(1, worlds, actions), zeros, zeros.bool(), zeros.bool())
+    return Previous(torch.zeros(1, worlds, actions), zeros, zeros.bool(), zeros.bool(), zeros[..., None])
 
 
 def step(worlds: int, actions: int, action: int, reward: float, *, ended: bool = False) -> Previous:
@@ -27,7 +26,8 @@ def step(worlds: int, actions: int, action: int, reward: float, *, ended: bool =
     chosen = torch.zeros(1, worlds, actions)
     chosen[..., action] = 1.0
     full = torch.full((1, worlds), reward)
-    return Previous(chosen, full, torch.zeros(1, worlds, dtype=torch.bool), torch.full((1, worlds), ended))
+    never = torch.zeros(1, worlds, dtype=torch.bool)
+    return Previous(chosen, full, never, torch.full((1, worlds), ended), torch.zeros(1, worlds, 1))
 
 
 def assert_mean(samples: Tensor, exact: float, what: str = "") -> None:
@@ -35,7 +35,7 @@ def assert_mean(samples: Tensor, exact: float, what: str = "") -> None:
     assert abs(samples.mean().item() - exact) < 4.5 * error, f"{what}: {samples.mean()} is not {exact} +- {error}"
 
 
-def trials(agent: Agent, task: Bandit | TabularMDP, episodes: int, tasks: Tensor, num_envs: int = 1) -> Tensor:
+def trials(agent: Agent, task: TaskDistribution, episodes: int, tasks: Tensor, num_envs: int = 1) -> Tensor:
     """Total return of a trial, by task."""
     env = task.make(len(tasks), num_envs, seed=3)
     return meta_test(agent, None, env, tasks, episodes=episodes, seed=4).returns.sum(1).mean(-1)

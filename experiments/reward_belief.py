@@ -1,0 +1,370 @@
+"""A learner of one's own, complete in this file: the belief about a task by Bayes' rule on a learned reward model.
+
+In many task distributions the reward alone says which task it is. Here a network learns to predict the reward of a step
+from what was seen of it and the parameters of the task, which are known in training; in a test it judges candidates:
+those that would have earned what was earned are likely. The policy sees mean and deviation of that belief, beside the
+observation, and is trained by PPO over whole trials. So this is VariBAD's reward decoder (Zintgraf et al. 2020) with an
+exact posterior over candidates in the place of an encoder, and like Humplik et al. 2019 it uses task parameters that a
+test does not know.
+
+    metarl train ml1 --env push-v3 --learner reward_belief --preset push --code experiments/reward_belief.py --name push
+    metarl evaluate runs/push --code experiments/reward_belief.py
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import silu
+from torch.utils._pytree import tree_map
+
+from metarl import Experiment, envs, presets, ranks, register
+from metarl.algorithms.memory import MemoryLearner
+from metarl.algorithms.trial_replay import empty_trials, episodes_of, some_trials, trials_of, valid_of, with_trials
+from metarl.envs import EnvSpec
+from metarl.envs.fields import require, require_numbers
+from metarl.losses.advantages import discounted_returns
+from metarl.losses.elbo import Trials
+from metarl.losses.optim import OptimizerState
+from metarl.losses.ppo import Slope, descend, shares, slope_of
+from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
+from metarl.losses.trials import goes_on, normalized, trial_advantages, trial_loss
+from metarl.networks.layers import apply_layers, init_layers
+from metarl.networks.mlp import MLP
+from metarl.networks.protocol import Policy
+from metarl.networks.recurrent import ActorCritic
+from metarl.replay import Replay
+from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
+
+RATE = 0.1  # weight of a new batch in running statistics
+MOST_EVIDENCE = 3.0  # that a single step can be against a candidate, in nats
+PIECE = 100  # steps whose rewards are predicted at once, of all worlds and candidates
+
+
+class RewardBeliefState(NamedTuple):
+    meta: Params
+    """Weights of policy and value function."""
+    model: Params
+    """Weights of the reward model."""
+    known: Params
+    """What is followed and not learned: ``box`` [2, hidden], the least and the largest task parameters so far; means
+    and deviations of the model's inputs and of rewards; ``error``, the model's root mean square."""
+    optimizer: OptimizerState
+    model_optimizer: OptimizerState
+    return_scale: Float[Tensor, "time 2"]
+    replay: Replay
+    num_updates: int
+
+
+class Memory(NamedTuple):
+    evidence: Float[Tensor, "world candidate"]
+    """Log-likelihood of what was earned so far."""
+    first: Float[Tensor, "world obs"]
+    """The trial's first observation: some rewards are relative to where things began."""
+    last: Float[Tensor, "world obs"]
+
+
+class RewardBeliefActor(NamedTuple):
+    params: Params
+    model: Params
+    known: Params
+    memory: Memory | None
+    """None before the first step of a trial."""
+
+
+@register
+@dataclass(frozen=True)
+class RewardBelief(MemoryLearner):
+    hidden: tuple[int, ...] = ()
+    """Which of the task's parameters are to be inferred; none named: all."""
+    policy: Policy = field(default_factory=lambda: MLP((128, 128), "tanh", init_std=0.7))
+    value_sizes: tuple[int, ...] = (128, 128)
+    """Units of each tanh layer of the value function."""
+    model_size: int = 64
+    """Units of the reward model's two layers."""
+    candidates: int = 100
+    """Tasks that the belief is about, spread evenly over the range of the tasks of training."""
+    temper: float = 3.0
+    """Standard deviation that rewards are believed to have around their prediction, in root mean square errors of the
+    model; above 1, since the errors of consecutive steps are alike."""
+    see_belief: bool = True
+    """Whether the policy sees the belief; without it, it is PPO on all tasks jointly."""
+    discount: float = 0.95
+    """Discount factor gamma, within a trial."""
+    gae_lambda: float = 0.8
+    """Lambda of generalized advantage estimation, within a trial."""
+    learning_rate: float = 7e-4
+    """Adam's step size of policy and value function."""
+    epochs: int = 10
+    """Passes over a meta-batch."""
+    minibatches: int = 8
+    """Gradient steps of a pass."""
+    clip: float = 0.2
+    """PPO clip range epsilon."""
+    entropy_bonus: float = 0.0
+    """Weight of the policy's entropy in the objective."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this."""
+    anneal_updates: int | None = 0
+    """Learning rates fall linearly to zero over this many meta-updates; None: over as many as the run has iterations;
+    0: they stay."""
+    model_learning_rate: float = 2e-3
+    """Adam's step size of the reward model."""
+    model_updates: int = 200
+    """Its gradient steps in a meta-update."""
+    model_trials: int = 16
+    """Trials of such a step, drawn from the replay."""
+    model_steps: int = 2048
+    """Steps of those trials that it is of."""
+    replay_episodes: int = 1000
+    """Room of the replay, in episodes of full length."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self)
+        require(self, "temper", "learning_rate", "clip", "max_grad_norm", "model_learning_rate", above=0)
+        require(self, "model_size", "candidates", "epochs", "minibatches", "model_trials", "model_steps", at_least=1)
+        require(self, "entropy_bonus", "model_updates", "replay_episodes", at_least=0)
+        require(self, "discount", "gae_lambda", at_least=0, at_most=1)
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
+
+    def without_adaptation(self) -> "RewardBelief":
+        return replace(self, see_belief=False, model_updates=0)
+
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> RewardBeliefState:
+        device = generator.device
+        num_hidden, num_seen = len(self.hidden), 3 * spec.obs_dim + spec.action_dim
+        if not num_hidden:
+            raise ValueError("hidden is (): name the task's parameters to be inferred, such as --hidden 4 5")
+        num_inputs = spec.obs_dim + 2 * num_hidden
+        meta = self.policy.init(replace(spec, obs_dim=num_inputs), generator)
+        value = init_layers("value", (num_inputs, *self.value_sizes, 1), generator)
+        value[f"value.weight_{len(self.value_sizes)}"].zero_()
+        model = init_layers("step", (num_seen, self.model_size), generator)
+        model |= init_layers("task", (num_hidden, self.model_size), generator)
+        model |= init_layers("reward", (self.model_size, self.model_size, 1), generator)
+        unit = torch.tensor([0.0, 1.0], device=device)
+        known = {
+            "box": torch.tensor([[torch.inf], [-torch.inf]], device=device).repeat(1, num_hidden),
+            "inputs": unit.unsqueeze(1).repeat(1, num_seen),
+            "reward": unit,
+            "error": torch.ones((), device=device),
+        }
+        replay = empty_trials(spec, max(1, self.replay_episodes), 64, device)  # the task's parameters, padded
+        return RewardBeliefState(meta | value, model, known, {}, {}, torch.zeros(0, 2, device=device), replay, 0)
+
+    def actor(self, state: RewardBeliefState, num_tasks: int) -> RewardBeliefActor:
+        return RewardBeliefActor(state.meta, state.model, state.known, None)
+
+    @torch.no_grad()
+    def act(
+        self,
+        actor: RewardBeliefActor,
+        obs: Float[Tensor, "task env obs"],
+        previous: Previous,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "task env act"], Any, RewardBeliefActor]:
+        params, model, known, memory = actor
+        here = obs.flatten(0, 1)
+        if memory is None:
+            evidence = here.new_zeros(len(here), self.candidates)
+            memory = Memory(evidence, here, here)
+        else:
+            action, reward, reached = (x.flatten(0, 1) for x in (previous.action, previous.reward, previous.next_obs))
+            seen = torch.cat([memory.last, action.clamp(-1, 1), reached, memory.first], dim=-1)
+            memory = Memory(memory.evidence + self._evidence(model, known, seen, reward), memory.first, here)
+        features = self._features(known, memory.evidence).unflatten(0, obs.shape[:2])
+        dist = self._dist(params, self._inputs(obs, features))
+        return dist.sample(generator), dist, RewardBeliefActor(params, model, known, memory)
+
+    @torch.no_grad()
+    def credit(self, state: RewardBeliefState, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """Advantages over whole trials; the observations become what the policy saw, the belief beside them."""
+        batch = batch._replace(obs=self._trial_inputs(state, batch))
+        valid, ended = batch.valid, ~goes_on(batch.valid)
+        reward = batch.reward.where(valid, 0.0)
+        returns = discounted_returns(reward, ended, self.discount)
+        scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
+        mean, std = mean_and_std(scale, valid.shape[-1])
+        value = mean + std * self._value(state.meta, batch.obs)
+        advantage = trial_advantages(reward, value, ended, discount=self.discount, gae_lambda=self.gae_lambda)
+        return batch._replace(advantage=normalized(advantage, valid), target=value + advantage)
+
+    def update(
+        self, state: RewardBeliefState, experience: Experience, generator: torch.Generator
+    ) -> tuple[RewardBeliefState, Metrics]:
+        """PPO's epochs over the trials, then gradient steps of the reward model over trials of the replay."""
+        (batch,) = experience.batches
+        if self.anneal_updates is None:
+            raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
+        remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
+        scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=RATE)
+
+        def ppo(leaves: Params) -> Iterator[Slope]:
+            for part in shares(batch, self.minibatches, generator):
+                params = state.meta | leaves
+                said = ActorCritic(self._dist(params, part.obs), self._value(params, part.obs), None)
+                bonus = self.entropy_bonus * remaining
+                loss, terms = trial_loss(said, part, scale, clip=self.clip, value_weight=0.5, entropy_bonus=bonus)
+                yield slope_of(loss, terms, leaves, part)
+
+        rate = self.learning_rate * remaining
+        moved = descend(
+            state.meta, state.optimizer, ppo, epochs=self.epochs, learning_rate=rate, max_grad_norm=self.max_grad_norm
+        )
+        if moved is None:
+            return state, {"train/skipped_updates": 1.0}
+        state = state._replace(meta=moved.params, optimizer=moved.optimizer, return_scale=scale)
+        metrics = moved.means() | {"train/learning_rate": rate} | self.policy.metrics(moved.params)
+        if self.model_updates:
+            state, found = self._fit(state, experience, generator, self.model_learning_rate * max(remaining, 0.1))
+            metrics |= found
+        return state._replace(num_updates=state.num_updates + 1), metrics
+
+    def _fit(
+        self, state: RewardBeliefState, experience: Experience, generator: torch.Generator, learning_rate: float
+    ) -> tuple[RewardBeliefState, Metrics]:
+        """The reward model after gradient steps on trials of the replay, these among them."""
+        batch = tree_map(ranks.gathered, experience.batches[0])
+        batch = batch._replace(obs=batch.obs[..., : batch.next_obs.shape[-1]])
+        task = ranks.gathered(experience.task)
+        trials, episodes = trials_of(batch, torch.nn.functional.pad(task, (0, 64 - task.shape[1]))), episodes_of(batch)
+        if not episodes:
+            return state, {}
+        replay = with_trials(state.replay, trials, episodes)
+        rate = RATE if state.num_updates else 1.0
+        hidden = task[:, self.hidden].to(batch.reward)
+        seen = self._seen(trials)
+        spread = torch.stack([seen.mean((0, 1)), seen.std((0, 1)).clamp(min=0.05)])
+        known = {
+            "box": torch.stack(
+                [hidden.amin(0).minimum(state.known["box"][0]), hidden.amax(0).maximum(state.known["box"][1])]
+            ),
+            "inputs": state.known["inputs"].lerp(spread, rate),
+            "reward": state.known["reward"].lerp(mean_and_std_of(batch.reward, batch.valid), rate),
+            "error": state.known["error"],
+        }
+
+        def squares(leaves: Params) -> Iterator[Slope]:
+            some = some_trials(replay, episodes, self.model_trials, generator)
+            there = valid_of(some).nonzero()
+            drawn = torch.randint(len(there), (self.model_steps,), generator=generator, device=generator.device)
+            trial, time = there[drawn.to(there.device)].unbind(1)
+            steps = tree_map(lambda x: x[trial, time], some.steps)
+            seen = torch.cat([steps.obs, steps.action.clamp(-1, 1), steps.next_obs, some.steps.obs[trial, 0]], dim=-1)
+            relative = self._relative(known, some.task[trial][:, self.hidden])
+            error = self._predicted(leaves, known, seen, relative) - self._standard(known, steps.reward)
+            loss = error.square().mean()
+            pieces = torch.autograd.grad(loss, list(leaves.values()))
+            yield Slope(dict(zip(leaves, pieces, strict=True)), {"train/reward_error": loss.sqrt().item()})
+
+        found = descend(
+            state.model,
+            state.model_optimizer,
+            squares,
+            epochs=self.model_updates,
+            learning_rate=learning_rate,
+            max_grad_norm=1.0,
+        )
+        if found is None:
+            return state, {"train/skipped_updates": 1.0}
+        errors = [step["train/reward_error"] for step in found.metrics]
+        known["error"] = torch.tensor(sum(x * x for x in errors) / len(errors), device=replay.device).sqrt()
+        after = state._replace(model=found.params, model_optimizer=found.optimizer, known=known, replay=replay)
+        miss = self._miss(state, experience) if state.num_updates else {}
+        return after, {"train/reward_error": known["error"].item()} | miss
+
+    def _miss(self, state: RewardBeliefState, experience: Experience) -> Metrics:
+        """How far the belief's mean was from the task, at the last step, in half widths of the candidates' range."""
+        batch = experience.batches[0]
+        width = len(self.hidden)
+        mean = batch.obs[:, :, -1, -2 * width : -width]
+        truth = self._relative(state.known, experience.task[:, self.hidden].to(mean)).unsqueeze(1)
+        return {"train/belief_miss": (mean - truth).square().mean().sqrt().item()}
+
+    def _seen(self, trials: Trials) -> Float[Tensor, "trial time in"]:
+        obs, action, _, next_obs = trials.steps
+        return torch.cat([obs, action.clamp(-1, 1), next_obs, obs[:, :1].expand_as(obs)], dim=-1)
+
+    def _standard(self, known: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        mean, std = known["reward"]
+        return (reward - mean) / std
+
+    def _relative(self, known: Params, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Task parameters in [-1, 1] of their range."""
+        low, high = known["box"]
+        return 2 * (hidden - low) / (high - low).clamp(min=1e-6) - 1
+
+    def _candidates(self, known: Params) -> Float[Tensor, "candidate hidden"]:
+        """Evenly spread, in [-1, 1]; the same ones always."""
+        sobol = torch.quasirandom.SobolEngine(len(self.hidden), scramble=True, seed=0)
+        return 2 * sobol.draw(self.candidates).to(known["box"]) - 1
+
+    def _predicted(
+        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], task: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch"]:
+        """Standardized rewards."""
+        mean, std = known["inputs"]
+        return self._joined(model, apply_layers(model, "step", (seen - mean) / std) + apply_layers(model, "task", task))
+
+    def _joined(self, model: Params, first: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch"]:
+        return apply_layers(model, "reward", silu(first), silu).squeeze(-1)
+
+    def _evidence(
+        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], reward: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch candidate"]:
+        """Log-likelihood of the reward under each candidate; none before there is a model."""
+        if not known["box"].isfinite().all():
+            return seen.new_zeros(*reward.shape, self.candidates)
+        mean, std = known["inputs"]
+        step = apply_layers(model, "step", (seen - mean) / std).unsqueeze(-2)
+        predicted = self._joined(model, step + apply_layers(model, "task", self._candidates(known)))
+        error = (self._standard(known, reward).unsqueeze(-1) - predicted) / (self.temper * known["error"])
+        return -(error.square() / 2).clamp(max=MOST_EVIDENCE)
+
+    def _features(self, known: Params, evidence: Float[Tensor, "*batch candidate"]) -> Float[Tensor, "*batch belief"]:
+        """Mean and standard deviation of the belief."""
+        weight, candidates = evidence.softmax(-1), self._candidates(known)
+        mean = weight @ candidates
+        variance = weight @ candidates.square() - mean.square()
+        return torch.cat([mean, variance.clamp(min=0).sqrt()], dim=-1)
+
+    def _trial_inputs(self, state: RewardBeliefState, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
+        """What the policy saw at each step of whole trials."""
+        first = batch.obs[:, :, :1].expand_as(batch.obs)
+        seen = torch.cat([batch.obs, batch.action.clamp(-1, 1), batch.next_obs, first], dim=-1)
+        pieces = zip(seen.split(PIECE, dim=2), batch.reward.split(PIECE, dim=2), strict=True)
+        evidence = torch.cat([self._evidence(state.model, state.known, *piece) for piece in pieces], dim=2)
+        evidence = torch.cat([torch.zeros_like(evidence[:, :, :1]), evidence[:, :, :-1].cumsum(2)], dim=2)
+        return self._inputs(batch.obs, self._features(state.known, evidence))
+
+    def _inputs(
+        self, obs: Float[Tensor, "*batch obs"], features: Float[Tensor, "*batch belief"]
+    ) -> Float[Tensor, "*batch in"]:
+        return torch.cat([obs, features if self.see_belief else torch.zeros_like(features)], dim=-1)
+
+    def _dist(self, params: Params, inputs: Float[Tensor, "*batch in"]) -> Any:
+        return tree_map(lambda x: x.expand(*inputs.shape[:-1], x.shape[-1]), self.policy(params, inputs))
+
+    def _value(self, params: Params, inputs: Float[Tensor, "*batch n in"]) -> Float[Tensor, "*batch n"]:
+        return apply_layers(params, "value", inputs, torch.tanh).squeeze(-1)
+
+
+presets.add(
+    {
+        "push": Experiment(
+            task=envs.find_preset("ml1", env="push-v3", standardize=True),
+            learner=RewardBelief(hidden=(4, 5), anneal_updates=None),
+            num_tasks=40,
+            num_envs=1,
+            episodes=2,
+            iterations=75,
+            eval_interval=25,
+            eval_tasks=50,
+        )
+    }
+)
