@@ -7,7 +7,7 @@ observation, and is trained by PPO over whole trials. So this is VariBAD's rewar
 exact posterior over candidates in the place of an encoder, and like Humplik et al. 2019 it uses task parameters that a
 test does not know.
 
-    metarl train ml1 --env push-v3 --learner reward_belief --preset push --code experiments/reward_belief.py --name push
+    metarl train ml1 --env push-v3 --learner rewardbelief --preset push --code experiments/reward_belief.py --name push
     metarl evaluate runs/push --code experiments/reward_belief.py
 """
 
