@@ -34,7 +34,6 @@ from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, sc
 from metarl.losses.trials import goes_on, normalized, trial_advantages, trial_loss
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.mlp import MLP
-from metarl.networks.protocol import Policy
 from metarl.networks.recurrent import ActorCritic
 from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
@@ -80,7 +79,7 @@ class RewardBeliefActor(NamedTuple):
 class RewardBelief(MemoryLearner):
     hidden: tuple[int, ...] = ()
     """Which of the task's parameters are to be inferred; none named: all."""
-    policy: Policy = field(default_factory=lambda: MLP((128, 128), "tanh", init_std=0.7))
+    policy: MLP = field(default_factory=lambda: MLP((128, 128), "tanh", init_std=0.7))
     value_sizes: tuple[int, ...] = (128, 128)
     """Units of each tanh layer of the value function."""
     model_size: int = 64
@@ -113,7 +112,7 @@ class RewardBelief(MemoryLearner):
     0: they stay."""
     model_learning_rate: float = 2e-3
     """Adam's step size of the reward model."""
-    model_updates: int = 200
+    model_updates: int = 100
     """Its gradient steps in a meta-update."""
     model_trials: int = 16
     """Trials of such a step, drawn from the replay."""
@@ -142,6 +141,7 @@ class RewardBelief(MemoryLearner):
             raise ValueError("hidden is (): name the task's parameters to be inferred, such as --hidden 4 5")
         num_inputs = spec.obs_dim + 2 * num_hidden
         meta = self.policy.init(replace(spec, obs_dim=num_inputs), generator)
+        meta[f"weight_{len(self.policy.hidden_sizes)}"] *= 0.01  # actions are centered at first
         value = init_layers("value", (num_inputs, *self.value_sizes, 1), generator)
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
         model = init_layers("step", (num_seen, self.model_size), generator)
