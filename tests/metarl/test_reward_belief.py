@@ -24,7 +24,7 @@ NUM_TASKS, WIDTH = 20, 2  # numbers of a navigation task
 def learner() -> Iterator[Any]:
     known = [(registry, dict(registry)) for registry in (LEARNERS, presets._KNOWN)]
     run_code(Path(__file__).parents[2] / "experiments" / "reward_belief.py")
-    yield LEARNERS["RewardBelief"](hidden=(0, 1), model_size=32, candidates=100, model_updates=60, epochs=1)
+    yield LEARNERS["RewardBelief"](hidden=(0, 1), model_size=32, candidates=100, model_updates=150, epochs=1)
     for registry, before in known:
         registry.clear()
         registry.update(before)
@@ -32,11 +32,11 @@ def learner() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def trained(learner: Any) -> tuple[Experiment, Any, list[dict[str, float]]]:
-    """Two updates: the policy is random still, and what is to be found is where the goal lies."""
-    task = find_preset("navigation", "maml2017", horizon=20)
+    """Three updates: the policy is random still, and what is to be found is where the goal lies."""
+    task = find_preset("navigation", "maml2017", horizon=30)
     run = Experiment(task, learner, num_tasks=NUM_TASKS, num_envs=1, episodes=2, num_threads=1)
     progress, env, rows = initial_progress(run), run.make_env(NUM_TASKS, 1, stream="resets"), []
-    train(run.learner, run.task, env, progress, iterations=2, episodes=2, begin=lambda: None, log=rows.append)
+    train(run.learner, run.task, env, progress, iterations=3, episodes=2, begin=lambda: None, log=rows.append)
     return run, progress.learner_state, rows
 
 
