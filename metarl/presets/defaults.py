@@ -8,6 +8,7 @@ from metarl.algorithms.rl2 import RL2
 from metarl.algorithms.varibad import VariBAD
 from metarl.envs.registry import TaskDistribution
 from metarl.fewshot import FewShotTasks
+from metarl.losses.elbo import ELBO
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
 from metarl.runs.supervised import FewShotExperiment
@@ -29,7 +30,8 @@ def default(task: TaskDistribution, learner: type[Any]) -> Experiment:
         )
     if issubclass(learner, VariBAD):
         episodes = max(2, min(10, MANY // task.horizon))
-        drawn = learner(epochs=8, clip=0.2, belief_updates=5, elbo_prefixes=50, elbo_decodes=50, replay_episodes=2000)
+        elbo = ELBO(belief_updates=5, elbo_prefixes=50, elbo_decodes=50, replay_episodes=2000)
+        drawn = learner(elbo=elbo, epochs=8, clip=0.2)
         return Experiment(
             task=task, learner=drawn, preset="default", num_tasks=80, num_envs=1, episodes=episodes, eval_tasks=tests
         )

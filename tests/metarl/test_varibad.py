@@ -15,6 +15,7 @@ from metarl.algorithms.varibad import VariBAD, VariBADState
 from metarl.envs.fields import BadField
 from metarl.envs.small.grid_navi import GridNavi
 from metarl.envs.small.navigation import Navigation
+from metarl.losses.elbo import ELBO
 from metarl.networks.belief import BeliefModel, Transitions
 from metarl.networks.mlp import MLP
 from metarl.reports.belief_error import decoded_belief, exact_belief, total_variation
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TASK = GridNavi(horizon=5)
 MODEL = BeliefModel(latent_size=3, belief_units=8, action_units=2, decoder_sizes=(8,))
 LEARNER = VariBAD(
-    belief=MODEL, policy=MLP((8,), normalize_obs=True), value_sizes=(8,), belief_trials=5, replay_episodes=40
+    belief=MODEL, policy=MLP((8,), normalize_obs=True), value_sizes=(8,), elbo=ELBO(belief_trials=5, replay_episodes=40)
 )
 
 
@@ -91,7 +92,7 @@ def test_the_first_step_of_a_trial_acts_on_the_prior():
 
 def test_ppo_leaves_the_belief_alone_unless_they_are_joint():
     state, batch, _ = experience()
-    other, metrics = meta_update(replace(LEARNER, belief_updates=0), state, [batch])
+    other, metrics = meta_update(replace(LEARNER, elbo=replace(LEARNER.elbo, belief_updates=0)), state, [batch])
     assert all(x.equal(state.belief[name]) for name, x in other.belief.items())
     assert not other.meta["weight_0"].equal(state.meta["weight_0"])
     assert "train/belief_kl" not in metrics
@@ -106,7 +107,7 @@ def test_the_elbo_leaves_the_policy_alone():
     state, batch, _ = experience()
     with_elbo, _ = meta_update(LEARNER, state, [batch])
     state, batch, _ = experience()
-    without, _ = meta_update(replace(LEARNER, belief_updates=0), state, [batch])
+    without, _ = meta_update(replace(LEARNER, elbo=replace(LEARNER.elbo, belief_updates=0)), state, [batch])
     assert all(x.equal(without.meta[name]) for name, x in with_elbo.meta.items())
     assert not with_elbo.belief["encoder.posterior.weight_0"].equal(state.belief["encoder.posterior.weight_0"])
 
@@ -170,7 +171,10 @@ def test_the_belief_learns_bayes_rule():
     task = GridNavi(cells=3, horizon=6)
     model = BeliefModel(obs_units=16, reward_model="bernoulli", reward_of="next_obs", levels=(3, 3))
     learner = VariBAD(
-        belief=model, epochs=1, minibatches=1, belief_updates=150, belief_trials=40, belief_learning_rate=1e-2
+        belief=model,
+        elbo=ELBO(belief_updates=150, belief_trials=40, belief_learning_rate=1e-2),
+        epochs=1,
+        minibatches=1,
     )
     state = learner.init(task.spec, seeded())
     env = task.make(200, 1, seed=0)
@@ -189,12 +193,13 @@ def test_the_belief_learns_bayes_rule():
 def test_options_that_cannot_be():
     for options, message in (
         ({"clip": 0.0}, "clip is 0.0: use more than 0"),
-        ({"belief_trials": 0}, "belief_trials is 0: use at least 1"),
         ({"discount": 1.5}, "discount is 1.5: use at least 0 and at most 1"),
         ({"value_sizes": (0,)}, r"value_sizes is \(0,\): every layer needs"),
     ):
         with pytest.raises(BadField, match=message):
             VariBAD(**options)
+    with pytest.raises(BadField, match="belief_trials is 0: use at least 1"):
+        ELBO(belief_trials=0)
     with pytest.raises(BadField, match="levels is"):
         Experiment(task=Navigation(), learner=VariBAD(belief=BeliefModel(levels=(5,))))
 

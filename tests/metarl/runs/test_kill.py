@@ -32,6 +32,7 @@ from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
 from metarl.algorithms.varibad import VariBAD
 from metarl.envs.small.navigation import Navigation
+from metarl.losses.elbo import ELBO
 from metarl.networks.belief import BeliefModel
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs import checkpoint, snapshot
@@ -62,7 +63,7 @@ LEARNERS = {
     "rl2": replace(BASE, learner=RL2(policy=RecurrentPolicy(memory_size=4), epochs=1), num_envs=1),
     "varibad": replace(
         BASE,
-        learner=VariBAD(belief=BeliefModel(belief_units=4), epochs=1, belief_trials=2, replay_episodes=5),
+        learner=VariBAD(belief=BeliefModel(belief_units=4), elbo=ELBO(belief_trials=2, replay_episodes=5), epochs=1),
         num_envs=1,
     ),
 }
