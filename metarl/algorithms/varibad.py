@@ -116,9 +116,7 @@ class VariBAD(MemoryLearner):
     def require_fits(self, spec: EnvSpec) -> None:
         self.belief.require_fits(spec)
         if spec.obs_shape:
-            raise BadField(
-                "learner is VariBAD and observations are pictures: use a task whose observations are vectors"
-            )
+            raise BadField("learner is VariBAD and observations are pictures: use a task that observes vectors")
 
     def without_adaptation(self) -> "VariBAD":
         """PPO on all tasks jointly: the same learner, its policy blind to the belief."""
@@ -148,11 +146,7 @@ class VariBAD(MemoryLearner):
 
     @torch.no_grad()
     def act(
-        self,
-        actor: VariBADActor,
-        obs: Float[Tensor, "task env obs"],
-        previous: Previous,
-        generator: torch.Generator,
+        self, actor: VariBADActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, VariBADActor]:
         params, belief, (hidden, begun) = self.beginning(actor, previous)[0]
         brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
@@ -189,8 +183,8 @@ class VariBAD(MemoryLearner):
             state = state._replace(replay=with_trials(state.replay, trials, episodes))
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
-        inputs = self._trial_inputs(state.belief, batch)
-        seen = batch._replace(obs=inputs.detach())
+        seen = batch._replace(obs=self._trial_inputs(state.belief, batch).detach())
+        weights = {"value_weight": self.value_weight, "entropy_bonus": self.entropy_bonus * remaining}
 
         def elbo(leaves: Params) -> tuple[Tensor, dict[str, Tensor]]:
             kept = self.elbo.replay_episodes
@@ -198,12 +192,14 @@ class VariBAD(MemoryLearner):
             return self.elbo(self.belief, state.belief | leaves, some, generator)
 
         def ppo(leaves: Params) -> Iterator[Slope]:
+            params, belief = state.meta | leaves, state.belief | leaves
             for part in shares(batch if self.joint else seen, self.minibatches, generator):
-                fed = self._trial_inputs(state.belief | leaves, part) if self.joint else part.obs
-                loss, terms = self._policy_loss(state.meta | leaves, fed, part, scale, self.entropy_bonus * remaining)
+                fed = self._trial_inputs(belief, part) if self.joint else part.obs
+                said = ActorCritic(self._dist(params, fed), self._value(params, fed), None)
+                loss, terms = trial_loss(said, part, scale, clip=self.clip, **weights)
                 if self.joint:
-                    more, said = elbo(leaves)
-                    loss, terms = loss + more, terms | said
+                    more, others = elbo(leaves)
+                    loss, terms = loss + more, terms | others
                 yield slope_of(loss, terms, leaves, part)
 
         def variational(leaves: Params) -> Iterator[Slope]:  # alike in every rank, as the replay is
@@ -211,51 +207,30 @@ class VariBAD(MemoryLearner):
             pieces = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             yield Slope(dict(zip(leaves, pieces, strict=True)), {name: term.item() for name, term in terms.items()})
 
-        own, of_belief = learned(state.meta), state.belief
+        moving = learned(state.meta) | (state.belief if self.joint else {})
         optimizer = state.belief_optimizer if self.joint else state.optimizer
-        rates = self.learning_rate * remaining, self.elbo.belief_learning_rate * remaining
-        moved = descend(
-            own | of_belief if self.joint else own,
-            optimizer,
-            ppo,
-            epochs=self.epochs,
-            learning_rate=rates[0],
-            max_grad_norm=self.max_grad_norm,
-        )
+        adam: dict[str, Any] = {"learning_rate": self.learning_rate * remaining, "max_grad_norm": self.max_grad_norm}
+        moved = descend(moving, optimizer, ppo, epochs=self.epochs, **adam)
         if moved is None:
             return state, {"train/skipped_updates": 1.0}
-        metrics = moved.means() | {"train/learning_rate": rates[0]}
-        optimizers, belief = (moved.optimizer, state.belief_optimizer), of_belief
+        metrics = moved.means() | {"train/learning_rate": adam["learning_rate"]}
+        own = {name: moved.params[name] for name in learned(state.meta)}
+        meta = updated(state.meta | own, [seen])
+        new = state._replace(meta=meta, return_scale=scale, num_updates=state.num_updates + 1)
         if self.joint:
-            optimizers, belief = ({}, moved.optimizer), {name: moved.params[name] for name in of_belief}
-        elif self.elbo.belief_updates:
-            found = descend(
-                of_belief,
-                state.belief_optimizer,
-                variational,
-                epochs=self.elbo.belief_updates,
-                learning_rate=rates[1],
-                max_grad_norm=self.elbo.belief_max_grad_norm,
-            )
+            belief = {name: moved.params[name] for name in state.belief}
+            new = new._replace(belief=belief, belief_optimizer=moved.optimizer)
+        else:
+            new = new._replace(optimizer=moved.optimizer)
+        if self.elbo.belief_updates and not self.joint:
+            rate, longest = self.elbo.belief_learning_rate * remaining, self.elbo.belief_max_grad_norm
+            adam = {"learning_rate": rate, "max_grad_norm": longest}
+            found = descend(state.belief, state.belief_optimizer, variational, epochs=self.elbo.belief_updates, **adam)
             if found is None:
                 return state, {"train/skipped_updates": 1.0}
+            new = new._replace(belief=found.params, belief_optimizer=found.optimizer)
             metrics = found.means() | metrics  # the norm of a gradient is the policy's
-            optimizers, belief = (moved.optimizer, found.optimizer), found.params
-        meta = updated(state.meta | {name: moved.params[name] for name in own}, [seen])
-        metrics |= self.policy.metrics(meta)
-        return VariBADState(meta, belief, *optimizers, scale, state.replay, state.num_updates + 1), metrics
-
-    def _policy_loss(
-        self,
-        params: Params,
-        inputs: Float[Tensor, "task env time in"],
-        batch: TrajectoryBatch,
-        scale: Float[Tensor, "known 2"],
-        entropy_bonus: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        said = ActorCritic(self._dist(params, inputs), self._value(params, inputs), None)
-        weights = {"value_weight": self.value_weight, "entropy_bonus": entropy_bonus}
-        return trial_loss(said, batch, scale, clip=self.clip, **weights)
+        return new, metrics | self.policy.metrics(meta)
 
     def _trial_inputs(self, belief: Params, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy sees at each step of whole trials."""
