@@ -208,21 +208,18 @@ class VariBAD(MemoryLearner):
             yield Slope(dict(zip(leaves, pieces, strict=True)), {name: term.item() for name, term in terms.items()})
 
         moving = learned(state.meta) | (state.belief if self.joint else {})
-        optimizer = state.belief_optimizer if self.joint else state.optimizer
+        optimizer = "belief_optimizer" if self.joint else "optimizer"
         adam: dict[str, Any] = {"learning_rate": self.learning_rate * remaining, "max_grad_norm": self.max_grad_norm}
-        moved = descend(moving, optimizer, ppo, epochs=self.epochs, **adam)
+        moved = descend(moving, getattr(state, optimizer), ppo, epochs=self.epochs, **adam)
         if moved is None:
             return state, {"train/skipped_updates": 1.0}
         metrics = moved.means() | {"train/learning_rate": adam["learning_rate"]}
-        own = {name: moved.params[name] for name in learned(state.meta)}
-        meta = updated(state.meta | own, [seen])
+        meta = updated(state.meta | {name: moved.params[name] for name in learned(state.meta)}, [seen])
         new = state._replace(meta=meta, return_scale=scale, num_updates=state.num_updates + 1)
+        new = new._replace(**{optimizer: moved.optimizer})
         if self.joint:
-            belief = {name: moved.params[name] for name in state.belief}
-            new = new._replace(belief=belief, belief_optimizer=moved.optimizer)
-        else:
-            new = new._replace(optimizer=moved.optimizer)
-        if self.elbo.belief_updates and not self.joint:
+            new = new._replace(belief={name: moved.params[name] for name in state.belief})
+        elif self.elbo.belief_updates:
             rate, longest = self.elbo.belief_learning_rate * remaining, self.elbo.belief_max_grad_norm
             adam = {"learning_rate": rate, "max_grad_norm": longest}
             found = descend(state.belief, state.belief_optimizer, variational, epochs=self.elbo.belief_updates, **adam)

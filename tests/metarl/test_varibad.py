@@ -165,6 +165,12 @@ def test_the_replay_gives_back_whole_trials_of_their_tasks():
             assert one.task.tolist() == [[which // 2] * 2]
 
 
+def test_a_replay_without_room_for_a_trial_is_refused():
+    replay = empty_trials(TASK.spec, 2, 0, torch.device("cpu"))
+    with pytest.raises(BadField, match="replay_episodes is 2: use 0, or at least 3"):
+        with_trials(replay, trials_of(experience()[1], torch.zeros(4, 0)), 3)
+
+
 def test_the_belief_learns_bayes_rule():
     """On a grid of 3 x 3 the ELBO of random trials alone, 150 steps of 40: from a uniform belief's distance of 0.45 to
     less than half of it, measured on other trials."""
