@@ -225,5 +225,5 @@ def test_a_run_continues_to_the_bit(tmp_path: Path):
     trial = metarl.load(tmp_path / "whole").trial(seed=0)
     for step in range(12):
         action = trial.act([step % 5, 0])
-        trial.observe([(step + 1) % 5, 0], -0.1, truncated=step % 5 == 4)
+        trial.observe([(step + 1) % 5, 0], -0.1, False, step % 5 == 4)
     assert 0 <= int(action) < 5
