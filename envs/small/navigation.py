@@ -41,6 +41,7 @@ class Navigation(BatchedTasks):
 
     name: ClassVar[str] = "navigation"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("goal x", "goal y")
 
     variant: Literal["dense", "corner"] = "dense"
     """Reward, goals and start, see the table of the module."""

@@ -17,6 +17,7 @@ from rich.console import Console
 from metarl import catalogue
 from metarl.cli.export import Export
 from metarl.cli.parse import parse, values_of
+from metarl.cli.probe import Probe
 from metarl.cli.train import train
 from metarl.cli.tune import tune
 from metarl.cli.watch import Watch
@@ -233,6 +234,7 @@ def physics_rate(num_steps: int = 50) -> float:
 
 VERBS = {
     "evaluate": Evaluate,
+    "probe": Probe,
     "report": Report,
     "plot": Plot,
     "watch": Watch,
