@@ -6,6 +6,7 @@ published work used. ``distribution.make(...)`` builds the batched environment o
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -150,3 +151,11 @@ class TaskEnv(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict` exactly."""
+
+
+@runtime_checkable
+class ScalableWorlds(Protocol):
+    """Worlds whose physics can be made another than their task's."""
+
+    def scale_model(self, factors: Mapping[str, float]) -> None:
+        """From the next tasks on, multiplies these fields of the model, whatever the task makes of them."""

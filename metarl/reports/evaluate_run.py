@@ -1,5 +1,6 @@
 """``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -166,7 +167,7 @@ def evaluate_run(
     results: dict[str, MetaTest] = {}
     for name, row in rows.items():
         say(f"testing {name} on {plan.tasks} held-out tasks")
-        results[name], env = _test(experiment, plan, row, tasks)
+        results[name], env = play_row(experiment, plan, row, tasks)
         check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
     limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
     record = summarize(experiment, plan, loaded, results, tasks, limits)
@@ -206,8 +207,17 @@ def _evaluate_on_examples(
     return examples.report(experiment, plan, progress, rows, folder, console)
 
 
-def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> tuple[MetaTest, TaskEnv]:
+def play_row(
+    experiment: Experiment,
+    plan: Plan,
+    row: "Contestant",
+    tasks: Tensor,
+    change: Callable[[TaskEnv], TaskEnv] = lambda env: env,
+) -> tuple[MetaTest, TaskEnv]:
     """Tests a row of the table: greedy episodes, and other numbers of them than adaptation sees, are played apart.
+
+    Args:
+        change: what every environment is changed to.
 
     Returns:
         What was earned, and the worlds it was earned in.
@@ -218,8 +228,8 @@ def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) 
     worlds = plan.adaptation_episodes if by_gradient else plan.episodes
     apart = None
     if adapts_apart or greedy_apart:
-        apart = experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}")
-    env = experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}")
+        apart = change(experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}"))
+    env = change(experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}"))
     result = meta_test(
         row.agent,
         row.state,
