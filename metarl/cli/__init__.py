@@ -60,6 +60,10 @@ def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
         elif list(arguments) == ["list"]:
             print(catalogue.table(known))
             return None
+    if verb == "watch" and known is not None:
+        from metarl.cli.watch import run as watch_runs
+
+        return lambda: watch_runs(arguments[1:])
     from metarl.cli.verbs import run  # imports torch
 
     return lambda: run(arguments, known)

@@ -34,7 +34,7 @@ from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
 from metarl.runs.jobs import Cluster, submit
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
-from metarl.runs.study_folders import read_progress
+from metarl.runs.recorded import read_progress
 from metarl.runs.tracking import Tracker
 
 WIDTH = 200  # of tables where no terminal is
@@ -114,11 +114,15 @@ class Video:
     in training."""
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""
+    checkpoint: str = "last"
+    """Which state to film: last, best, by validation; or the number of an iteration that the run keeps."""
     code: Path | None = None
     """Python file that defines the run's task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        for path in render_run(self.run, task_index=self.task, adapt_steps=self.steps, out=self.out):
+        for path in render_run(
+            self.run, task_index=self.task, adapt_steps=self.steps, out=self.out, checkpoint=self.checkpoint
+        ):
             console.print(f"wrote {path}")
 
 

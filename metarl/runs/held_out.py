@@ -8,7 +8,7 @@ from metarl.faults import Notices, check_test
 from metarl.fewshot.evaluate import held_out_metrics as few_shot_metrics
 from metarl.metrics import by_kind
 from metarl.runs.experiment import Experiment
-from metarl.runs.selection import SCORE
+from metarl.runs.recorded import SCORE
 from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress

@@ -22,7 +22,8 @@ from metarl.runs.held_out import held_out_metrics, validation_metrics
 from metarl.runs.lock import run_lock
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
-from metarl.runs.selection import KEY, SCORE, Selection, selection_of
+from metarl.runs.recorded import SCORE, Selection
+from metarl.runs.selection import KEY, selection_of
 from metarl.runs.snapshot import capture, initial_progress, restore
 from metarl.runs.stopping import StopOnSignal, Stopped
 from metarl.runs.supervised import FewShotExperiment

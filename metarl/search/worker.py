@@ -20,8 +20,8 @@ from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.files import write_whole
 from metarl.runs.folder import RunExists, create_run
 from metarl.runs.lock import InUse, run_lock
+from metarl.runs.recorded import read_progress
 from metarl.runs.session import execute
-from metarl.runs.study_folders import read_progress
 from metarl.search.dimensions import Space, Value
 from metarl.search.halving import Stage, rung_lengths, stage
 from metarl.search.journal import Journal, number_of_cohort, values_of

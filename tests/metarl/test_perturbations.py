@@ -104,7 +104,7 @@ def physics_of(env: TaskEnv) -> Any:
     return env.worlds.physics  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("engine", ["cpu", "warp"])
+@pytest.mark.parametrize("engine", ["cpu", pytest.param("warp", marks=pytest.mark.slow)])
 def test_twice_the_mass_is_a_model_edited_by_hand(engine: str) -> None:
     """body_mass and what follows from it, though tasks are given twice."""
     if engine == "warp":
