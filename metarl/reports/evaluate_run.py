@@ -144,7 +144,13 @@ def evaluate_run(
     experiment = load_experiment(run, device)
     if isinstance(experiment, FewShotExperiment):
         return _evaluate_on_examples(
-            experiment, run, protocol, pretrain_iterations, console, require_writable(run if out is None else out)
+            experiment,
+            run,
+            protocol,
+            pretrain_iterations,
+            console,
+            require_writable(run if out is None else out),
+            checkpoint,
         )
     plan = protocol.plan(experiment)
     loaded = load_chosen(experiment, run, checkpoint, say)
@@ -190,10 +196,12 @@ def _evaluate_on_examples(
     pretrain_iterations: int | None,
     console: Console,
     folder: Path,
+    checkpoint: str,
 ) -> dict[str, FewShotTest]:
     """The same for supervised tasks; the comparison without adaptation is of learners that have inner steps."""
     plan = examples.plan_of(protocol, experiment)
-    progress = load_progress(experiment, run, partial(console.print, markup=False, highlight=False))
+    loaded = load_chosen(experiment, run, checkpoint, partial(console.print, markup=False, highlight=False))
+    progress = loaded.progress
     prepare_process(experiment.num_threads)
     rows = examples.own_rows(experiment, progress)
     compares = hasattr(experiment.learner, "without_adaptation")
@@ -204,7 +212,7 @@ def _evaluate_on_examples(
     if pretrain_iterations:
         joint, state = pretrained(experiment, folder, "pretrained", pretrain_iterations, console)
         rows["pretrained"] = examples.Row(joint, state)
-    return examples.report(experiment, plan, progress, rows, folder, console)
+    return examples.report(experiment, plan, loaded, rows, folder, console)
 
 
 def play_row(

@@ -161,3 +161,31 @@ def test_tasks_that_cannot_be_divided_are_refused() -> None:
     on_ranks(2, lambda: require_shares(experiment))
     with pytest.raises(ValueError, match=r"num_tasks is 5: use a multiple of the number of processes \(2\)"):
         on_ranks(2, lambda: require_shares(replace(experiment, num_tasks=5)))
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "backend", "own"),
+    [
+        ("cpu", "1", "gloo", None),
+        ("cuda", "0", "cpu:gloo,cuda:nccl", "cuda:0"),
+        ("cuda", "3", "cpu:gloo,cuda:nccl", "cuda:3"),
+    ],
+)
+def test_ranks_on_gpus_talk_by_nccl_and_have_one_each(
+    monkeypatch: pytest.MonkeyPatch, device: str, local_rank: str, backend: str, own: str | None
+) -> None:
+    """What torch is asked for: nothing here has several GPUs."""
+    for name, value in {"WORLD_SIZE": "4", "RANK": "5", "LOCAL_RANK": local_rank}.items():
+        monkeypatch.setenv(name, value)
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("device", device)))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *backend, name=name: asked.append((name, *backend)))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 5)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    with ranks.joined(device):
+        assert (ranks.rank(), ranks.size()) == (5, 8)
+        assert ranks.own_device(device) == (own or "cpu")
+    chosen = [] if own is None else [("device", own)]  # before the group, whose collectives are to be of this GPU
+    assert asked == [*chosen, ("init_process_group", backend), ("destroy_process_group",)]
+    assert ranks.size() == 1
