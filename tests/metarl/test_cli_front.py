@@ -111,7 +111,7 @@ def test_importing_the_package_takes_no_torch() -> None:
         (["evalute", "runs/a"], "'evalute' is no verb of metarl: perhaps evaluate"),
         (
             ["xyz"],
-            "'xyz' is no verb of metarl: use one of train, tune, evaluate, report, plot, watch, ",
+            "'xyz' is no verb of metarl: use one of train, tune, evaluate, probe, report, plot, watch, ",
         ),
         (
             ["train", "navigatoin"],
