@@ -15,17 +15,18 @@ TRAINED_ON = 5  # digits 0 to 4; 5 to 9 are held out
 
 @dataclass(frozen=True)
 class Digits(ImageTasks):
-    """Digits 0 to 4 to train on, each turned by 0, 90, 180 and 270 degrees as four classes (20 in all); 5 to 9,
-    upright, to test on: five held-out classes, so that a test of 5 ways always has these, other images and labels.
+    """Digits 0 to 4 to train on, each turned by 0, 90, 180 and 270 degrees, as it is and mirrored, as eight classes (40
+    in all); 5 to 9, upright, to test on: five held-out classes, so that a test of 5 ways always has these, other images
+    and labels.
 
-    Two pairs of classes to train on look almost alike: 0 and 1 turned by half a turn.
+    Some classes to train on look almost alike, such as the eight of 0.
     """
 
     name: ClassVar[str] = "digits"
 
     held_back: int = 0
-    """Digits kept from training, 4 and those before it, each turned four ways, to choose a checkpoint or
-    hyperparameters by; 2 give 8 classes."""
+    """Digits kept from training, 4 and those before it, each in its eight views, to choose a checkpoint or
+    hyperparameters by; 2 give 16 classes."""
     more_validation = "keep 2 digits back with --held-back 2"
 
     def __post_init__(self) -> None:
@@ -57,10 +58,11 @@ def digits(held_back: int) -> Images:
     pixels, label = torch.tensor(data.images, dtype=torch.uint8).unsqueeze(1), torch.tensor(data.target)
     by_digit, cut = [pixels[label == digit] for digit in range(10)], TRAINED_ON - held_back
 
-    def turned(classes: list[Tensor]) -> list[Tensor]:
-        return [torch.rot90(images, quarter, (2, 3)) for quarter in range(4) for images in classes]
+    def views(classes: list[Tensor]) -> list[Tensor]:
+        turned = [torch.rot90(images, quarter, (2, 3)) for quarter in range(4) for images in classes]
+        return turned + [images.flip(3) for images in turned]
 
-    return images_of(turned(by_digit[:cut]), turned(by_digit[cut:TRAINED_ON]), by_digit[TRAINED_ON:])
+    return images_of(views(by_digit[:cut]), views(by_digit[cut:TRAINED_ON]), by_digit[TRAINED_ON:])
 
 
 Digits.presets = {"n5_k1": Digits(), "n5_k5": Digits(shots=5)}

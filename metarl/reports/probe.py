@@ -34,6 +34,7 @@ from metarl.runs.snapshot import load_chosen
 from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.versions import versions
 from metarl.seeds import stream, stream_seed
+from metarl.types import remembers
 
 FOLDS, SHUFFLES = 5, 20
 FEWEST = 20  # tasks that are known; below, a score says nothing
@@ -219,10 +220,10 @@ def collect(
     if isinstance(experiment, FewShotExperiment):
         task = experiment.task.held_out(plan.tasks or 1000, stream(HELD_OUT_SEED, "tasks"))
         return task, of_examples(learner, state, experiment.task, task, plan.steps or 10, draws), "inner steps"
-    num_tasks = plan.tasks or (400 if learner.remembers else 100)
+    num_tasks = plan.tasks or (400 if remembers(learner) else 100)
     task = held_out_tasks(experiment.task, min(num_tasks, limit or num_tasks))
     resets = f"probe resets {plan.seed}"
-    if learner.remembers:
+    if remembers(learner):
         env = experiment.make_env(len(task), 1, stream=resets)
         episodes = plan.steps or experiment.episodes_per_env
         return task, of_memory(learner, state, env, task, episodes, draws, points=plan.points), "steps of the trial"

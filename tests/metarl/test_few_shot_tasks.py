@@ -41,30 +41,32 @@ def test_digits_to_test_on_are_never_trained_on() -> None:
     from sklearn.datasets import load_digits
 
     images, data = digits(0), load_digits()
-    assert (images.num_train, len(images.size)) == (20, 25)
+    assert (images.num_train, len(images.size)) == (40, 45)
     groups = [images.pixels[first : first + size] for first, size in zip(images.first, images.size, strict=True)]
     for digit in range(5):
         upright = torch.tensor(data.images[data.target == digit], dtype=torch.uint8).unsqueeze(1)
         for quarter in range(4):
-            assert torch.equal(groups[5 * quarter + digit], upright.rot90(quarter, (2, 3)))
+            turned = upright.rot90(quarter, (2, 3))
+            assert torch.equal(groups[5 * quarter + digit], turned)
+            assert torch.equal(groups[20 + 5 * quarter + digit], turned.flip(3))
     for digit in range(5, 10):
-        assert torch.equal(groups[15 + digit][:, 0], torch.tensor(data.images[data.target == digit], dtype=torch.uint8))
+        assert torch.equal(groups[35 + digit][:, 0], torch.tensor(data.images[data.target == digit], dtype=torch.uint8))
     tasks, generator = Digits(ways=4), torch.Generator().manual_seed(0)
-    assert tasks.sample(500, generator).max() == 19
-    assert set(tasks.held_out(500, generator).flatten().tolist()) == {20, 21, 22, 23, 24}
+    assert tasks.sample(500, generator).max() == 39
+    assert set(tasks.held_out(500, generator).flatten().tolist()) == {40, 41, 42, 43, 44}
 
 
 def test_digits_kept_back_are_to_validate_by_alone() -> None:
     plain, images = digits(0), digits(2)
-    assert (images.num_train, images.num_validation, len(images.size)) == (12, 8, 25)
+    assert (images.num_train, images.num_validation, len(images.size)) == (24, 16, 45)
     sums = [sorted(found.pixels.flatten(1).sum(1).tolist()) for found in (plain, images)]
     assert sums[0] == sums[1]
     tasks, generator = Digits(held_back=2), torch.Generator().manual_seed(0)
-    assert tasks.spec.num_classes == 12
+    assert tasks.spec.num_classes == 24
     drawn = (tasks.sample(500, generator), tasks.validation_tasks(500), tasks.held_out(500, generator))
-    assert [(int(some.min()), int(some.max())) for some in drawn] == [(0, 11), (12, 19), (20, 24)]
+    assert [(int(some.min()), int(some.max())) for some in drawn] == [(0, 23), (24, 39), (40, 44)]
     assert torch.equal(tasks.validation_tasks(7), tasks.validation_tasks(7))
-    kept = images.pixels[images.first[12] : images.first[13]]
+    kept = images.pixels[images.first[24] : images.first[25]]
     assert torch.equal(kept, plain.pixels[plain.first[3] : plain.first[4]]), "digit 3, upright"
     with pytest.raises(BadField, match="keeps 0 classes for validation, keep 2 digits back with --held-back 2"):
         Digits().validation_tasks(3)
