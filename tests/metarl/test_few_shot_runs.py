@@ -122,7 +122,7 @@ def test_held_out_classes_are_tested_with_intervals(metarl_command: Run, tmp_pat
 def test_the_best_checkpoint_by_validation_is_kept_and_tested(
     metarl_command: Run, task: str, options: list[str], tmp_path: Path
 ) -> None:
-    arguments = ["train", task, "--learner", "maml", *TINY, "--iterations", "5", "--learning-rate", "3.0", *options]
+    arguments = ["train", task, "--learner", "maml", *TINY, "--iterations", "5", "--learning-rate", "0.1", *options]
     arguments += ["--validation-interval", "1", "--validation-tasks", "5", "--patience", "2", "--name", "tiny"]
     code, out, err = metarl_command(*arguments)
     assert code == 0, err + out
