@@ -9,8 +9,8 @@ from typing import Any
 import mujoco
 import pytest
 import torch
-from helpers.run_checks import TINY, run_quietly
 from rich.console import Console
+from run_checks import TINY, run_quietly
 
 from metarl.cli.evaluate import Evaluate
 from metarl.envs.api import TaskEnv

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers.run_checks import TINY, run_quietly
 from rich.console import Console
+from run_checks import TINY, run_quietly
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from torch import Tensor

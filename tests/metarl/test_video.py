@@ -9,9 +9,9 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from helpers.run_checks import TINY, run_quietly
 from imageio.plugins.ffmpeg import get_exe
 from PIL import ImageColor
+from run_checks import TINY, run_quietly
 
 from metarl import evaluate
 from metarl.algorithms.maml import MAML
