@@ -206,19 +206,22 @@ REMEMBERS = RL2(policy=RecurrentPolicy(memory="gru", memory_size=8), epochs=2)
 FEW_PRODUCTS = MAML(policy=SMALL, outer=TRPO(cg_iterations=3))
 
 
-@pytest.mark.parametrize("size", [2, 4])
+PLAYS = [
+    replace(PLAYED, task=CHEETAH, learner=FEW_PRODUCTS),
+    replace(PLAYED, task=CHEETAH, learner=REMEMBERS),
+    PLAYED,
+    replace(PLAYED, learner=FEW_PRODUCTS),
+    replace(PLAYED, learner=REMEMBERS),
+    replace(PLAYED, task=find_preset("navigation", horizon=40)),  # its episodes end early
+    replace(PLAYED, task=CHEETAH),
+    replace(PLAYED, task=find_preset("bandit", "k5"), learner=REMEMBERS),
+]
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "experiment",
-    [
-        PLAYED,
-        replace(PLAYED, learner=FEW_PRODUCTS),
-        replace(PLAYED, learner=REMEMBERS),
-        replace(PLAYED, task=find_preset("navigation", horizon=40)),  # its episodes end early
-        replace(PLAYED, task=CHEETAH),
-        replace(PLAYED, task=CHEETAH, learner=FEW_PRODUCTS),
-        replace(PLAYED, task=CHEETAH, learner=REMEMBERS),
-        replace(PLAYED, task=find_preset("bandit", "k5"), learner=REMEMBERS),
-    ],
+    [*PLAYS[:3], *(pytest.param(experiment, marks=pytest.mark.slow) for experiment in PLAYS[3:])],
     ids=lambda experiment: f"{experiment.task.name}-{type(experiment.learner).__name__}",
 )
 def test_ranks_play_what_one_process_plays(experiment: Experiment, size: int) -> None:
