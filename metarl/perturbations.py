@@ -151,8 +151,8 @@ class Perturbation:
     """Those that are tested by default."""
     meaning: str
     """Of the strength."""
-    apply: Callable[[TaskEnv, float, torch.Generator], TaskEnv]
-    """Changes an environment whose tasks are not set yet; the generator draws noise."""
+    apply: Callable[[TaskEnv, float, torch.Generator], Any]
+    """Changes an environment (returns a :class:`metarl.envs.api.TaskEnv`) whose tasks are not set yet; the generator draws noise."""
     lowest: float = field(default=0.0)
     """Strengths are not below."""
 
@@ -184,7 +184,8 @@ def perturbed(env: TaskEnv, name: str, strength: float, generator: torch.Generat
     kind = PERTURBATIONS[name]
     if not kind.lowest <= strength <= 1e6:
         raise BadField(f"strengths has {strength:g}: for {name} use {kind.lowest:g} or more")
-    return kind.apply(env, strength, generator) if strength else env
+    changed: TaskEnv = kind.apply(env, strength, generator) if strength else env
+    return changed
 
 
 def named(names: str) -> list[str]:

@@ -53,7 +53,7 @@ DIGITS: list[dict[str, Any]] = [
     {"tuned": FewShotReptile(WIDE, 10, 0.1, train_steps=5, minibatch=20, step_size=0.2)},
     {"tuned": Prototypical(WIDE, embedding_size=128, learning_rate=1e-4)},
     {"tuned": MetaNetworks(learning_rate=3e-3)},
-    {"tuned": FineTuned(WIDE, inner_lr=0.05, learning_rate=3e-4)},
+    {"tuned": FineTuned(WIDE, inner_lr=0.05)},
 ]
 
 

@@ -270,8 +270,8 @@ def both_ways(
 def pretrained(experiment: Experiment, root: Path, name: str, iterations: int, console: Console) -> tuple[Any, Any]:
     """The same learner trained without adaptation, to be tested like the run's own; and what it learned."""
     learner = experiment.learner.without_adaptation()
-    joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0, validation_interval=0)
-    joint = replace(joint, patience=0, init_from="")
+    plain: dict[str, Any] = {"eval_interval": 0, "validation_interval": 0, "patience": 0, "init_from": ""}
+    joint = replace(experiment, learner=learner, iterations=iterations, **plain)
     folder = root / name
     if not folder.exists():
         create_run(joint, root, name)
