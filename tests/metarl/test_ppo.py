@@ -79,7 +79,7 @@ def test_shares_have_every_task_once_and_drawn_ones_differ_from_pass_to_pass(cou
     strided, first, second = tasks(None), tasks(draws), tasks(draws)
     for found in (strided, first, second):
         assert len(found) == min(count, 5)
-        assert sorted(sum(found, [])) == [0.0, 1.0, 2.0, 3.0, 4.0]
+        assert sorted(task for share in found for task in share) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert strided[0] == [0.0, 1.0, 2.0, 3.0, 4.0][::count]
     assert first == tasks(torch.Generator().manual_seed(0))
     assert first != second
