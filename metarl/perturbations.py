@@ -152,7 +152,8 @@ class Perturbation:
     meaning: str
     """Of the strength."""
     apply: Callable[[TaskEnv, float, torch.Generator], Any]
-    """Changes an environment (returns a :class:`metarl.envs.api.TaskEnv`) whose tasks are not set yet; the generator draws noise."""
+    """Changes an environment whose tasks are not set yet, and returns a :class:`metarl.envs.api.TaskEnv`; the generator
+    draws noise."""
     lowest: float = field(default=0.0)
     """Strengths are not below."""
 
