@@ -6,6 +6,8 @@ published work used. ``distribution.make(...)`` builds the batched environment o
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -41,6 +43,27 @@ def find_engine(physics: str, device: str | torch.device) -> str:
             f"physics is {physics!r}: MuJoCo Warp is not installed, use pip install 'metarl-toolkit[gpu]', or cpu"
         )
     return engine
+
+
+SHARE: ContextVar[tuple[int, int]] = ContextVar("share", default=(0, 1))
+"""Which one this process is, of how many that each simulate an equal part of a run's worlds."""
+
+
+def drawn(
+    draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Random numbers of this process' tasks or worlds, the first axis, as one process would draw them for all.
+
+    Where several processes share a run, each draws the numbers of all and keeps its own. What worlds, policies and
+    learners draw for each task or world goes through here: plain calls would give every process the same numbers.
+
+    Args:
+        draw: ``torch.rand``, ``torch.randn``, or one that takes what they take.
+    """
+    part, parts = SHARE.get()
+    own = shape[0]
+    whole = draw((parts * own, *shape[1:]), generator=generator, device=generator.device, dtype=dtype)
+    return whole if parts == 1 else whole[part * own : (part + 1) * own]
 
 
 @dataclass(frozen=True)
@@ -150,3 +173,11 @@ class TaskEnv(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state_dict` exactly."""
+
+
+@runtime_checkable
+class ScalableWorlds(Protocol):
+    """Worlds whose physics can be made another than their task's."""
+
+    def scale_model(self, factors: Mapping[str, float]) -> None:
+        """From the next tasks on, multiplies these fields of the model, whatever the task makes of them."""

@@ -7,17 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.envs.api import drawn
+
 
 def uniform_like(field: Tensor, generator: torch.Generator) -> Tensor:
     """U(0, 1) in the shape of ``field``, drawn where the generator is."""
-    draw = torch.rand(field.shape, generator=generator, device=generator.device, dtype=field.dtype)
-    return draw.to(field.device)
+    return drawn(torch.rand, field.shape, generator, field.dtype).to(field.device)
 
 
 def normal_like(field: Tensor, generator: torch.Generator) -> Tensor:
     """N(0, 1) in the shape of ``field``, drawn where the generator is."""
-    draw = torch.randn(field.shape, generator=generator, device=generator.device, dtype=field.dtype)
-    return draw.to(field.device)
+    return drawn(torch.randn, field.shape, generator, field.dtype).to(field.device)
 
 
 def two_ways(num_tasks: int, generator: torch.Generator) -> Float[Tensor, " task"]:

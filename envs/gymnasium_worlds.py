@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.envs.api import drawn
 from metarl.envs.fields import BadField
 from metarl.envs.worlds import Outcome
 
@@ -134,7 +135,7 @@ class GymWorlds:
 
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         """Seeds of all worlds are drawn whatever the mask, so that none depends on which others are reset."""
-        seeds = torch.randint(2**31 - 1, mask.shape, generator=generator)
+        seeds = drawn(partial(torch.randint, 2**31 - 1), mask.shape, generator)
         if mask.any():
             self._begin(mask, seeds)
 

@@ -4,6 +4,7 @@ A task is a few pure functions of the physics' named fields; it never learns whi
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from metarl.envs.actuators import require_actuators
 from metarl.envs.api import Signal, Signals
 from metarl.envs.fields import BadField, require
-from metarl.envs.physics import Physics, make_physics
+from metarl.envs.physics import Physics, make_physics, multiply
 from metarl.envs.signals import actuators, counted
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
 
@@ -110,6 +111,7 @@ class MujocoWorlds:
         self._ctrl_center, self._ctrl_scale = ctrlrange.mean(1), (ctrlrange[:, 1] - ctrlrange[:, 0]) / 2
         self._task_parameter = torch.zeros(physics.num_worlds, device=physics.device)
         self._tasks_given = False
+        self._factors: dict[str, float] = {}
         self._ctrl = physics.bind("ctrl")
         self._awake = torch.ones(physics.num_worlds, dtype=torch.bool, device=physics.device)
         task.measure(physics)  # binds what it reads before the first step
@@ -121,7 +123,19 @@ class MujocoWorlds:
 
     def set_tasks(self, task: Float[Tensor, "world ..."]) -> None:
         self._task_parameter, self._tasks_given = task.to(self.physics.device), True
+        if not self._factors:
+            self.task.apply_task(self.physics, self._task_parameter)
+            return
+        model = self.task.model()
+        for field in self._factors:  # a task writes all of a field or nothing of it
+            if (own := torch.as_tensor(getattr(model, field))).numel():
+                values = self.physics.expand(field)
+                values.copy_(own.reshape(values.shape[1:]))
         self.task.apply_task(self.physics, self._task_parameter)
+        multiply(self.physics, model, self._factors)
+
+    def scale_model(self, factors: Mapping[str, float]) -> None:
+        self._factors = dict(factors)
 
     def seed(self, seed: int) -> None:
         """As :class:`metarl.envs.worlds.SeededWorlds`: nothing here draws, and a reset leaves nothing as it was."""

@@ -24,6 +24,8 @@ class TaskDistribution(ABC):
     name: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, "TaskDistribution"]] = {}
     """Definitions by provenance, e.g. ``maml2017``."""
+    parameter_names: ClassVar[tuple[str, ...]] = ()
+    """What each number of a task parameter is called, for ``metarl probe``; counted where not all are named."""
 
     horizon: int = 100
     """Steps of an episode."""

@@ -1,12 +1,14 @@
 """Supervised few-shot learning in one table: a sine wave from 10 examples, held-out digits from 1 and from 5 a class.
 
-python experiments/fewshot.py [--jobs 2] [--seed 0] [--only 'digits*'] [--share 1.0] [--dry-run]
+python experiments/fewshot.py [--jobs 2] [--seeds 0 1] [--only 'digits*'] [--share 1.0] [--dry-run]
 
-A row is a run folder, which a second call reuses; ``--only`` picks rows by name, ``--share`` shortens all of them.
+A row is a run folder, which a second call reuses; ``--only`` picks rows by name, ``--share`` shortens all of them. Rows
+of the results file that are not among those stay.
 """
 
 import argparse
 import csv
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -102,64 +104,86 @@ def work_off(row: tuple[str, FewShotExperiment], runs: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Sine waves after as many inner steps as in training, and after 10; digits after 10, where there are any."""
-    found = Table(title=f"held-out tasks ({NUM_TASKS} a cell), after adaptation, 95 % intervals over tasks")
+    found = Table(title=f"held-out tasks ({NUM_TASKS} a cell), after adaptation")
     for column in ("learner", "sine wave, 10 examples: MSE", "after 10 steps", "digits, 1 shot: %", "5 shots: %"):
         found.add_column(column)
     found.add_column("published, Omniglot (another data set)")
-    by_name = {(row["task"], row["shots"], row["learner"]): row for row in rows}
+    by_name: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_name[row["task"], row["shots"], row["learner"]].append(row)
     for label, _, _ in LEARNERS:
         cells = []
-        wave = by_name.get(("sinusoid", "10", label))
+        wave = by_name["sinusoid", "10", label]
         for step in (None, -1):
-            cells.append("" if wave is None else cell(wave, step, 1.0, 3))
+            cells.append(cell(wave, step, 1.0, 3) if wave else "")
         for shots in ("1", "5"):
-            row = by_name.get(("digits", shots, label))
-            cells.append("" if row is None else cell(row, -1, 100.0, 1))
+            of_digits = by_name["digits", shots, label]
+            cells.append(cell(of_digits, -1, 100.0, 1) if of_digits else "")
         found.add_row(label, *cells, ", ".join(filter(None, OMNIGLOT.get(label, ()))))
+    found.caption = "one seed: [95 % interval over tasks]; several: their mean [lowest, highest]"
     return found
 
 
-def cell(row: dict[str, Any], step: int | None, scale: float, digits: int) -> str:
-    """The mean and its interval after an inner step (None: as many as in training)."""
-    numbers = [[scale * float(x) for x in str(row[key]).split()] for key in ("curve", "low", "high")]
-    at = min(int(row["train_steps"]), len(numbers[0]) - 1) if step is None else step
-    value, low, high = (part[at] for part in numbers)
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def cell(rows: list[dict[str, Any]], step: int | None, scale: float, digits: int) -> str:
+    """Of one learner's seeds after an inner step (None: as many as in training)."""
+    values, lows, highs = ([at_step(row, key, step, scale) for row in rows] for key in ("curve", "low", "high"))
+    low, high = (lows[0], highs[0]) if len(rows) == 1 else (min(values), max(values))
+    return f"{sum(values) / len(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def at_step(row: dict[str, Any], key: str, step: int | None, scale: float) -> float:
+    numbers = [scale * float(x) for x in str(row[key]).split()]
+    return numbers[min(int(row["train_steps"]), len(numbers) - 1) if step is None else step]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--share", type=float, default=1.0, help="of the meta-updates of every row")
     parser.add_argument("--only", default="*", help="names of rows, with * and ?")
     parser.add_argument("--runs", type=Path, default=Path("runs/fewshot"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--dry-run", action="store_true", help="name the rows, and stop")
     options = parser.parse_args()
-    rows = [row for row in experiments(options.seed, options.share) if fnmatch(row[0], options.only)]
+    every = [(seed, row) for seed in options.seeds for row in experiments(seed, options.share)]
+    rows = [(seed, row) for seed, row in every if fnmatch(row[0], options.only)]
     if options.dry_run:
-        for name, experiment in rows:
+        for _, (name, experiment) in rows:
             print(f"{name}: {experiment.updates * experiment.iterations} meta-updates of {experiment.num_tasks} tasks")
         return
     options.runs.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    found: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        names = {pool.submit(work_off, row, options.runs): row[0] for row in rows}
-        for future in as_completed(names):
-            row = found[names[future]] = future.result()
+        for future in as_completed([pool.submit(work_off, row, options.runs) for _, row in rows]):
+            row = future.result()
+            found.append(row)
             print(f"{row['task']} {row['shots']} {row['learner']}: {row['measure']} {row['curve']}", flush=True)
-            if options.only == "*":
-                write([found[name] for name, _ in rows if name in found], options.results)
-    Console(width=160).print(table(list(found.values())))
+            write(found, options.results)
+    Console(width=160).print(table(found))
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """What is done so far."""
+    """What is done so far, in place of the same rows or beside others."""
+    known: list[dict[str, Any]] = []
+    if path.exists():
+        with open(path, newline="") as file:
+            known = list(csv.DictReader(file))
+    merged = {identity(row): row for row in [*known, *rows]}
+    labels = [label for label, _, _ in LEARNERS]
+    order = sorted(merged.values(), key=lambda row: (*position(row, labels), int(row["seed"])))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(order)
+
+
+def identity(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in ("task", "shots", "learner", "seed"))
+
+
+def position(row: dict[str, Any], labels: list[str]) -> tuple[Any, ...]:
+    return row["task"] != "sinusoid", int(row["shots"]), labels.index(row["learner"])
 
 
 if __name__ == "__main__":

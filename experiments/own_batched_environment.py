@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metarl import MAML, RL2, Experiment, GaussianMLP, RecurrentPolicy, presets
 from metarl.envs import BatchedTasks, EnvSpec, Outcome, Step, TaskDistribution
+from metarl.envs.api import drawn
 
 HORIZON, STEP = 50, 0.1  # steps of an episode; seconds of a step
 
@@ -52,8 +53,8 @@ class BowlWorlds:
         self.bowl.slope, self.bowl.wind = task.unbind(1)
 
     def reset(self, mask: Tensor, generator: torch.Generator) -> None:
-        drawn = 2 * torch.rand(mask.shape, generator=generator, device=mask.device) - 1  # for all, whatever the mask
-        self.bowl.reset(mask.nonzero()[:, 0], drawn[mask])
+        place = 2 * drawn(torch.rand, mask.shape, generator) - 1  # for all, whatever the mask
+        self.bowl.reset(mask.nonzero()[:, 0], place[mask])
 
     def observe(self) -> Tensor:
         return self.bowl.look()

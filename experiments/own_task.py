@@ -23,6 +23,7 @@ from torch import Tensor
 from metarl import MAML, Experiment, GaussianMLP, presets
 from metarl.cli import main
 from metarl.envs import EnvSpec, MujocoTask
+from metarl.envs.draws import normal_like
 from metarl.envs.physics import Physics, write
 
 XML = """
@@ -73,7 +74,7 @@ class PointingArm(MujocoTask):
 
     def reset_state(self, physics: Physics, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         angle = physics.bind("qpos")  # [world, 1]
-        write(angle, mask, 0.1 * torch.randn(angle.shape, generator=generator, device=generator.device))
+        write(angle, mask, 0.1 * normal_like(angle, generator))
 
     def observe(self, physics: Physics) -> Float[Tensor, "world 2"]:
         return torch.cat([physics.bind("qpos"), physics.bind("qvel")], dim=1)

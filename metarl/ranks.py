@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from metarl.envs.api import SHARE
 from metarl.types import Metrics, Params
 
 
@@ -54,9 +55,11 @@ _GROUP: ContextVar[Group | None] = ContextVar("ranks", default=None)
 def within(group: Group | None) -> Iterator[None]:
     """Makes this thread of execution a rank of a group."""
     token = _GROUP.set(group)
+    share = SHARE.set((0, 1) if group is None else (group.rank, group.size))
     try:
         yield
     finally:
+        SHARE.reset(share)
         _GROUP.reset(token)
 
 

@@ -30,6 +30,7 @@ class AntDir2D(Ant):
 
     name: ClassVar[str] = "ant_dir_2d"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("direction x", "direction y")
 
     def sample(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
         return all_ways(num_tasks, generator)

@@ -33,6 +33,7 @@ class AntGoal(Ant):
 
     name: ClassVar[str] = "ant_goal"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("goal x", "goal y")
 
     goals: Literal["disk", "square"] = "disk"
     """Where goals are uniform: in the disk or in the square around the start."""

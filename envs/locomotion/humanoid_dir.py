@@ -30,6 +30,7 @@ class HumanoidDir(Humanoid):
 
     name: ClassVar[str] = "humanoid_dir"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("direction x", "direction y")
 
     directions: Literal["two_ways", "all_ways"] = "two_ways"
     """Forward and backward, or every direction of the plane."""

@@ -5,6 +5,7 @@ GoalVelocity)``. The body computes the reward from the two hooks of :class:`Runn
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,8 @@ class Running(MujocoTask):
 class Direction(Running):
     """To be inherited after the body's class. Task parameter: forward (1) or backward (-1), equally likely."""
 
+    parameter_names: ClassVar[tuple[str, ...]] = ("direction",)
+
     balanced: bool = False
     """Of the tasks drawn together, as many run forward as backward, up to one; drawn one by one otherwise."""
 
@@ -50,6 +53,8 @@ class Direction(Running):
 @dataclass(frozen=True)
 class GoalVelocity(Running):
     """To be inherited after the body's class. Task parameter: a goal velocity [m/s]."""
+
+    parameter_names: ClassVar[tuple[str, ...]] = ("goal velocity",)
 
     max_velocity: float = 3.0
     """Goal velocities are uniform in [0, max_velocity] [m/s]."""

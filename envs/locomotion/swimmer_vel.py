@@ -51,6 +51,7 @@ class SwimmerVel(MujocoTask):
 
     name: ClassVar[str] = "swimmer_vel"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("goal velocity",)
 
     horizon: int = 1000
     """Steps of an episode."""

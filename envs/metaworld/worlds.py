@@ -1,6 +1,6 @@
 """The worlds of several Meta-World tasks, each on its own model, stepped together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from metarl.envs.metaworld.resets import STATE, starts
 from metarl.envs.metaworld.sawyer import SAWYER, SawyerTask, Terms
 from metarl.envs.metaworld.scene import FIELDS, HAND_HIGH, HAND_LOW, Names, Scene
 from metarl.envs.metaworld.simulation import FRAME_SKIP, MOCAP_QUAT, compile_model
-from metarl.envs.physics import Physics, make_physics, write
+from metarl.envs.physics import Physics, make_physics, multiply, write
 from metarl.envs.physics.cuda_streams import Streams
 from metarl.envs.worlds import Outcome
 
@@ -164,6 +164,7 @@ class MetaWorlds:
         self._streams = Streams(self._physics_device)
         self._groups: dict[int, TaskWorlds] = {}
         self._where: dict[int, Where] = {}
+        self._factors: dict[str, float] = {}
         self._task = torch.zeros(num_worlds, 0)
         self._overflowed = 0  # in worlds given up since
         self._pool = ThreadPoolExecutor(1)
@@ -191,7 +192,13 @@ class MetaWorlds:
         old = self._groups.get(kind)
         if old is not None and old.physics.num_worlds == num_worlds:
             return old
-        return TaskWorlds(SAWYER[ENVIRONMENTS[kind]], num_worlds, **self._options)
+        group = TaskWorlds(SAWYER[ENVIRONMENTS[kind]], num_worlds, **self._options)
+        multiply(group.physics, compile_model(group.task.model, group.task.touch), self._factors)
+        return group
+
+    def scale_model(self, factors: Mapping[str, float]) -> None:
+        """Episodes begin where they do in the model as it is."""
+        self._factors, self._groups = dict(factors), {}
 
     def groups(self) -> Iterator[tuple[TaskWorlds, Where]]:
         """The worlds of each task, and which of all they are."""

@@ -6,7 +6,7 @@ on a GPU it is MuJoCo Warp (:mod:`metarl.envs.physics.gpu`); a task touches noth
 Every tensor has a leading ``world`` axis; world = task * num_envs + env, so the worlds of a task are contiguous.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -125,3 +125,12 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 def write(field: Tensor, mask: Tensor, values: Tensor) -> None:
     """Writes ``values`` [world ...] into the worlds of ``mask`` [world], without asking the host which they are."""
     field.copy_(torch.where(mask.view(-1, *[1] * (field.ndim - 1)), values.to(field), field))
+
+
+def multiply(physics: Physics, model: mujoco.MjModel, factors: Mapping[str, float]) -> None:
+    """Multiplies fields of the model in every world, those that it has, and what follows from them."""
+    present = {field: factor for field, factor in factors.items() if getattr(model, field).size}
+    for field, factor in present.items():
+        physics.expand(field).mul_(factor)
+    if present:
+        physics.set_const()

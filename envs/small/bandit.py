@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, drawn
 from metarl.envs.fields import require
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
@@ -77,7 +77,7 @@ class BanditWorlds:
 
     def step(self, action: Float[Tensor, "world arm"]) -> Outcome:
         probability = (self.probability * action).sum(1)
-        uniform = torch.rand(len(action), generator=self._generator, device=action.device)
+        uniform = drawn(torch.rand, (len(action),), self._generator)
         return Outcome((uniform < probability).float(), self._nowhere, self._nowhere, self._nowhere)
 
     def state_dict(self) -> dict[str, Tensor]:

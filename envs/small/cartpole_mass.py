@@ -71,6 +71,7 @@ class CartPoleMass(MujocoTask):
 
     name: ClassVar[str] = "cartpole_mass"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("cart mass", "pole mass")
 
     horizon: int = 200
     """Steps of an episode, of 0.02 s each."""

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.api import EnvSpec, Signal, Signals
+from metarl.envs.draws import uniform_like
 from metarl.envs.fields import require
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
@@ -41,6 +42,7 @@ class Navigation(BatchedTasks):
 
     name: ClassVar[str] = "navigation"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("goal x", "goal y")
 
     variant: Literal["dense", "corner"] = "dense"
     """Reward, goals and start, see the table of the module."""
@@ -103,7 +105,7 @@ class PointWorlds:
     def reset(self, mask: Bool[Tensor, " world"], generator: torch.Generator) -> None:
         start = torch.zeros_like(self.position)
         if self.task.variant == "corner":
-            start = torch.rand(start.shape, generator=generator, device=start.device) * 0.4 - 0.2
+            start = uniform_like(start, generator) * 0.4 - 0.2
         self.position = torch.where(mask[:, None], start, self.position)
 
     def observe(self) -> Float[Tensor, "world 2"]:

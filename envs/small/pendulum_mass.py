@@ -61,6 +61,7 @@ class PendulumMass(MujocoTask):
 
     name: ClassVar[str] = "pendulum_mass"
     presets: ClassVar[Mapping[str, TaskDistribution]]
+    parameter_names: ClassVar[tuple[str, ...]] = ("rod mass",)
 
     horizon: int = 200
     """Steps of an episode, of 0.05 s each."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, drawn
 from metarl.envs.fields import require
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.worlds import BatchedTasks, Outcome, Worlds
@@ -87,9 +87,9 @@ class MDPWorlds:
 
     def step(self, action: Float[Tensor, "world action"]) -> Outcome:
         chosen = action.argmax(1)
-        noise = torch.randn(len(action), generator=self._generator, device=action.device)
+        noise = drawn(torch.randn, (len(action),), self._generator)
         reward = self.mean_reward[self._world, self.state, chosen] + noise
-        uniform = torch.rand(len(action), 1, generator=self._generator, device=action.device)
+        uniform = drawn(torch.rand, (len(action), 1), self._generator)
         passed = uniform >= self.cumulative[self._world, self.state, chosen]
         self.state = passed.sum(1).clamp(max=passed.shape[1] - 1)  # rounding may leave the last sum below 1
         return Outcome(reward, self._nowhere, self._nowhere, self._nowhere)

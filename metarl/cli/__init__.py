@@ -18,6 +18,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   train TASK     train a meta-learner on a task distribution, or continue a run (--resume)
   tune TASK      search for settings, by any number of processes that see one folder
   evaluate RUN   test a run on held-out tasks, beside comparisons and published numbers
+  probe RUN      how much of the task a learner infers, step by step
   report RUN ... compare evaluated runs over seeds: intervals, profiles, probability of improvement
   plot RUN ...   draw learning curves of runs
   watch RUN ...  progress of runs in one live table
@@ -59,6 +60,10 @@ def answered(arguments: Sequence[str]) -> Callable[[], int] | None:
         elif list(arguments) == ["list"]:
             print(catalogue.table(known))
             return None
+    if verb == "watch" and known is not None:
+        from metarl.cli.watch import run as watch_runs
+
+        return lambda: watch_runs(arguments[1:])
     from metarl.cli.verbs import run  # imports torch
 
     return lambda: run(arguments, known)

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import tyro
 
-from metarl.envs.fields import BadField
 from metarl.extensions import is_open, members
 
 T = TypeVar("T")
@@ -29,6 +28,8 @@ def parse(form: Any, arguments: Sequence[str] | None, **options: Any) -> Any:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(form, args=arguments, **options)
     except SystemExit as exit_request:
+        from metarl.envs.fields import BadField  # imports torch, which not every verb needs
+
         error: BaseException | None = exit_request
         while error is not None:
             if isinstance(error, BadField):

@@ -16,8 +16,9 @@ from metarl.envs.fields import require
 from metarl.reports.figures import learning_curves
 from metarl.reports.study_table import as_csv, lines, markdown, millions, screen
 from metarl.runs.experiment import Experiment
-from metarl.runs.pace import measured_rate, recorded_rate
+from metarl.runs.pace import measured_rate
 from metarl.runs.process import errors_in_one_sentence
+from metarl.runs.recorded import recorded_rate
 from metarl.runs.status import clock
 from metarl.runs.studies import NO_COMPARISON, Study, env_steps
 from metarl.runs.study_folders import Standing, StudyRun, collect, plan, standing

@@ -21,6 +21,7 @@ from metarl.presets import spaces
 from metarl.runs.experiment import Experiment, LearnerT, TaskT
 from metarl.runs.folder import RUN_NAME
 from metarl.runs.stopping import StopOnSignal, Stopped
+from metarl.runs.supervised import FewShotExperiment
 from metarl.search import dimensions
 from metarl.search.dimensions import Dimension
 from metarl.search.journal import best_first
@@ -103,8 +104,9 @@ def search_of(options: Tune, start: Experiment, given: Sequence[str]) -> Search:
     if options.jobs < 1:
         raise ValueError(f"jobs is {options.jobs}: use at least 1")
     experiment = options.experiment
-    annealing = scheduled(experiment.learner, experiment.iterations)  # over the last rung, not over each
-    experiment = replace(experiment, learner=annealing)
+    if not isinstance(experiment, FewShotExperiment):  # whose learners have no schedule
+        annealing = scheduled(experiment.learner, experiment.iterations)  # over the last rung, not over each
+        experiment = replace(experiment, learner=annealing)
     kept = {option_name(argument) for argument in given}
     kinds = all_options(experiment)
     found: dict[str, Dimension] = {

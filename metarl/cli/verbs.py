@@ -15,8 +15,10 @@ import tyro
 from rich.console import Console
 
 from metarl import catalogue
+from metarl.cli.evaluate import Evaluate
 from metarl.cli.export import Export
 from metarl.cli.parse import parse, values_of
+from metarl.cli.probe import Probe
 from metarl.cli.train import train
 from metarl.cli.tune import tune
 from metarl.cli.watch import Watch
@@ -25,7 +27,6 @@ from metarl.envs.fields import require
 from metarl.envs.registry import find_preset
 from metarl.extensions import load_installed
 from metarl.films.video import render_run
-from metarl.reports.evaluate_run import Protocol, evaluate_run
 from metarl.reports.figures import learning_curves
 from metarl.reports.gathering import Measure
 from metarl.reports.report import write_report
@@ -33,45 +34,10 @@ from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
 from metarl.runs.jobs import Cluster, submit
 from metarl.runs.process import ended_by_signals, errors_in_one_sentence, prepare_process
-from metarl.runs.study_folders import read_progress
+from metarl.runs.recorded import read_progress
 from metarl.runs.tracking import Tracker
 
 WIDTH = 200  # of tables where no terminal is
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Test a run on held-out tasks as it adapts, by inner steps or episodes, beside what it is to be compared with."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    protocol: tyro.conf.OmitArgPrefixes[Protocol]
-    pretrain_iterations: int | None = None
-    """Iterations of the comparison trained on all tasks jointly without adapting; by default for as many environment
-    steps as the run took, and none where there are reference agents; 0: leave it out."""
-    checkpoint: str = "last"
-    """Which state to test: last, the headline; best, by validation (metarl train --validation-interval); or the number
-    of an iteration that the run keeps."""
-    device: str | None = None
-    """Where to test, with the physics engine that fits; by default where the run was trained."""
-    out: Path | None = None
-    """Folder to write the evaluation to; by default the run's own."""
-    full: bool = False
-    """Show spread over tasks and interquartile means, too; evaluation.json always has them."""
-    code: Path | None = None
-    """Python file that defines the run's task, learner or policy, where it is none of this library's; it is run."""
-
-    def __call__(self, console: Console) -> None:
-        evaluate_run(
-            self.run,
-            self.protocol,
-            pretrain_iterations=self.pretrain_iterations,
-            console=console,
-            device=self.device,
-            out=self.out,
-            full=self.full,
-            checkpoint=self.checkpoint,
-        )
 
 
 @dataclass(frozen=True)
@@ -148,11 +114,15 @@ class Video:
     in training."""
     out: Path | None = None
     """Folder to write to; by default videos/ in the run."""
+    checkpoint: str = "last"
+    """Which state to film: last, best, by validation; or the number of an iteration that the run keeps."""
     code: Path | None = None
     """Python file that defines the run's task, learner or policy, where it is none of this library's; it is run."""
 
     def __call__(self, console: Console) -> None:
-        for path in render_run(self.run, task_index=self.task, adapt_steps=self.steps, out=self.out):
+        for path in render_run(
+            self.run, task_index=self.task, adapt_steps=self.steps, out=self.out, checkpoint=self.checkpoint
+        ):
             console.print(f"wrote {path}")
 
 
@@ -233,6 +203,7 @@ def physics_rate(num_steps: int = 50) -> float:
 
 VERBS = {
     "evaluate": Evaluate,
+    "probe": Probe,
     "report": Report,
     "plot": Plot,
     "watch": Watch,

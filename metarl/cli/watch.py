@@ -1,5 +1,6 @@
 """``metarl watch``: the progress of any runs in one live table, or in plain lines where there is no terminal."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from metarl.envs.fields import BadField
+from metarl.cli.parse import parse
 from metarl.reports.curves import expand
 from metarl.runs.status import HEADINGS, Status, status_of
 
@@ -35,9 +36,9 @@ class Watch:
 
     def __call__(self, console: Console) -> None:
         if not self.runs:
-            raise BadField("runs is empty: give at least one run folder, or a folder of them")
+            raise ValueError("runs is empty: give at least one run folder, or a folder of them")
         if self.every is not None and not 0 < self.every < 1e6:
-            raise BadField(f"every is {self.every}: use a number of seconds above 0")
+            raise ValueError(f"every is {self.every}: use a number of seconds above 0")
         watch(self.runs, console, every=self.every, once=self.once)
 
 
@@ -88,3 +89,16 @@ def status_table(rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*map(Text, row), style="red" if row[1] == "failed" else None)
     return table
+
+
+def run(arguments: Sequence[str]) -> int:
+    """``metarl watch`` without torch; returns the exit code."""
+    try:
+        parse(Watch, arguments, prog="metarl watch")(Console(markup=False, soft_wrap=not sys.stdout.isatty()))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    return 0

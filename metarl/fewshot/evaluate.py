@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.evaluate import HELD_OUT_SEED
+from metarl.evaluate import HELD_OUT_SEED, validation_tasks
 from metarl.fewshot.episodes import FewShotTasks, accuracy, example_loss
 from metarl.fewshot.learner import FewShotLearner
 from metarl.seeds import stream
@@ -36,6 +36,7 @@ def few_shot_test(
     episodes: int = 1,
     seed: int,
     device: str = "cpu",
+    validation: bool = False,
 ) -> FewShotTest:
     """Adapts to each held-out task, and predicts other examples of it.
 
@@ -45,11 +46,13 @@ def few_shot_test(
     Args:
         scales: the step size of each inner step, as a multiple of the learner's; not read by a learner without them.
         episodes: draws of support and query examples of each task, which are averaged.
+        validation: test on validation tasks in place of held-out ones.
 
     Returns:
         A step for each prediction of the learner.
     """
-    sampled = tasks.held_out(num_tasks, stream(HELD_OUT_SEED, "tasks")).repeat_interleave(episodes, dim=0)
+    held_out = tasks.held_out(num_tasks, stream(HELD_OUT_SEED, "tasks"))
+    sampled = (validation_tasks(tasks, num_tasks) if validation else held_out).repeat_interleave(episodes, dim=0)
     generator = stream(seed, "few-shot test", device=device)
     losses, accuracies = [], []
     for some in sampled.split(TASKS_AT_ONCE):
@@ -64,14 +67,21 @@ def few_shot_test(
     return FewShotTest(loss, right)
 
 
-def held_out_metrics(
-    learner: FewShotLearner, state: Any, tasks: FewShotTasks, *, num_tasks: int, seed: int, device: str
+def score_metrics(
+    learner: FewShotLearner,
+    state: Any,
+    tasks: FewShotTasks,
+    *,
+    num_tasks: int,
+    seed: int,
+    device: str,
+    validation: bool = False,
 ) -> Metrics:
-    """Means over held-out tasks, by inner step."""
+    """Means over held-out tasks, or over validation tasks, by inner step; accuracies stand after errors."""
+    scales, tag = [1.0] * learner.adapt_steps, "validation" if validation else "meta_test"
     found = few_shot_test(
-        learner, state, tasks, num_tasks=num_tasks, scales=[1.0] * learner.adapt_steps, seed=seed, device=device
+        learner, state, tasks, num_tasks=num_tasks, scales=scales, seed=seed, device=device, validation=validation
     )
-    metrics = {f"meta_test/loss_step_{k}": value for k, value in enumerate(found.loss.mean(0).tolist())}
-    if found.accuracy is not None:
-        metrics |= {f"meta_test/accuracy_step_{k}": value for k, value in enumerate(found.accuracy.mean(0).tolist())}
-    return metrics
+    measures = {"loss": found.loss} | ({} if found.accuracy is None else {"accuracy": found.accuracy})
+    means = {name: values.mean(0).tolist() for name, values in measures.items()}
+    return {f"{tag}/{name}_step_{k}": x for name, values in means.items() for k, x in enumerate(values)}

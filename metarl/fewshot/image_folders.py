@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from metarl.envs.fields import BadField
+from metarl.envs.fields import BadField, require
 from metarl.fewshot.images import Images, ImageTasks, by_class
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -32,6 +32,13 @@ class Omniglot(ImageTasks):
 
     folder: str = "data/omniglot"
     """Folder that holds images_background/ and images_evaluation/, as published: alphabet/character/*.png."""
+    held_back: int = 0
+    """Characters kept from training, the last ones, to choose a checkpoint by."""
+    more_validation = "keep some back with --held-back"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "held_back", at_least=0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,19 +49,20 @@ class Omniglot(ImageTasks):
         return 255.0
 
     def images(self) -> Images:
-        return omniglot(self.folder)
+        return omniglot(self.folder, self.held_back)
 
 
 @dataclass(frozen=True)
 class MiniImageNet(ImageTasks):
     """100 classes of ImageNet, 600 images each, 84 x 84 pixels, in the split of Ravi & Larochelle 2017: 64 classes to
-    train on, 20 to test on; the 16 of its validation are not used."""
+    train on, 16 to validate by where they are here, 20 to test on."""
 
     name: ClassVar[str] = "mini_imagenet"
 
     folder: str = "data/mini_imagenet"
-    """Folder with images/ and train.csv, test.csv (columns filename, label), or with train/ and test/ of a folder a
-    class."""
+    """Folder with images/ and train.csv, test.csv and perhaps val.csv (columns filename, label), or with train/, test/
+    and perhaps val/ of a folder a class."""
+    more_validation = "bring its val.csv or val/ there"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -69,8 +77,8 @@ class MiniImageNet(ImageTasks):
 
 
 @functools.cache
-def omniglot(folder: str) -> Images:
-    """Omniglot from a local folder."""
+def omniglot(folder: str, held_back: int) -> Images:
+    """Omniglot from a local folder; the last characters to train on are kept back for validation."""
     splits = []
     for split in ("images_background", "images_evaluation"):
         root = Path(folder) / split
@@ -82,26 +90,29 @@ def omniglot(folder: str) -> Images:
             )
         splits.append([read_images(files_of(path), 28, "L") for path in characters])
     ink = [255 - pixels for split in splits for pixels in split]
-    return by_class(ink, len(splits[0]), rotations=4)
+    cut = len(splits[0]) - held_back
+    if cut < 1:
+        raise BadField(f"held_back is {held_back}: {folder} has {len(splits[0])} characters to train on, use fewer")
+    return by_class(ink[:cut], ink[cut : len(splits[0])], ink[len(splits[0]) :], rotations=4)
 
 
 @functools.cache
 def mini_imagenet(folder: str) -> Images:
     """mini-ImageNet from a local folder."""
     root = Path(folder)
-    splits = []
-    for split in ("train", "test"):
+    splits = {}
+    for split in ("train", "val", "test"):
         if (root / f"{split}.csv").is_file():
             files = files_of_table(root / f"{split}.csv", root / "images")
         else:
             files = [files_of(path) for path in sorted(root.glob(f"{split}/*")) if path.is_dir()]
-        if not files:
+        if not files and split != "val":
             raise BadField(
                 f"folder is {folder!r}: it has neither {split}.csv beside images/ nor {split}/<class>/, unpack "
                 "mini-ImageNet there, or name another folder with --folder"
             )
-        splits.append([read_images(paths, 84, "RGB") for paths in files])
-    return by_class([*splits[0], *splits[1]], len(splits[0]))
+        splits[split] = [read_images(paths, 84, "RGB") for paths in files]
+    return by_class(splits["train"], splits["val"], splits["test"])
 
 
 def files_of(folder: Path) -> list[Path]:

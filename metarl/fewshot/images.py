@@ -1,20 +1,22 @@
-"""Few-shot classification of images: classes to train on and others to test on, and episodes of N ways and K shots."""
+"""Few-shot classification of images: classes to train on, to validate by and to test on; N ways and K shots."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from metarl.envs.fields import BadField, require
+from metarl.evaluate import VALIDATION_SEED
 from metarl.fewshot.episodes import Episodes, Examples, ExampleSpec, FewShotTasks
+from metarl.seeds import stream
 
 
 class Images(NamedTuple):
-    """A data set in memory, class by class; the first ``num_train`` classes are to train on, the others held out."""
+    """A data set in memory, class by class: classes to train on first, then those of validation, then held out ones."""
 
     pixels: UInt8[Tensor, "image channel height width"]
     first: Int[Tensor, " cls"]
@@ -22,11 +24,15 @@ class Images(NamedTuple):
     size: Int[Tensor, " cls"]
     """Images of a class."""
     num_train: int
+    num_validation: int = 0
 
 
 @dataclass(frozen=True)
 class ImageTasks(FewShotTasks):
     """Task parameter: the class behind each label [way], drawn without replacement."""
+
+    more_validation: ClassVar[str] = "use fewer ways"
+    """What gives a data set more classes to validate by."""
 
     shots: int = 1
     """Images of each class to adapt to (K)."""
@@ -85,7 +91,7 @@ class ImageTasks(FewShotTasks):
 
     def require_ready(self) -> None:
         images = self.images()
-        held_out = len(images.size) - images.num_train
+        held_out = len(images.size) - images.num_train - images.num_validation
         for name, there in (("to train on", images.num_train), ("held out", held_out)):
             if there < self.ways:
                 raise BadField(f"ways is {self.ways}: {self.name} has {there} classes {name}, use fewer ways")
@@ -99,7 +105,22 @@ class ImageTasks(FewShotTasks):
     def held_out(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task way"]:
         """Classes that training never sees."""
         images = self.images()
-        return self._choose(range(images.num_train, len(images.size)), num_tasks, generator)
+        return self._choose(range(images.num_train + images.num_validation, len(images.size)), num_tasks, generator)
+
+    def validation_tasks(self, num_tasks: int) -> Float[Tensor, "task way"]:
+        """Classes that neither training nor the test has.
+
+        Raises:
+            BadField: there are fewer than ways.
+        """
+        images = self.images()
+        if images.num_validation < self.ways:
+            raise BadField(
+                f"ways is {self.ways}: {self.name} keeps {images.num_validation} classes for validation, "
+                f"{self.more_validation}"
+            )
+        classes = range(images.num_train, images.num_train + images.num_validation)
+        return self._choose(classes, num_tasks, stream(VALIDATION_SEED, "tasks"))
 
     def _choose(self, classes: Sequence[int], num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task way"]:
         order = torch.rand(num_tasks, len(classes), generator=generator, device=generator.device).argsort(1)
@@ -122,9 +143,19 @@ class ImageTasks(FewShotTasks):
         return Episodes(support, query, classes, self.spec)
 
 
-def by_class(classes: Sequence[Tensor], num_train: int, *, rotations: int = 1) -> Images:
+def by_class(
+    train: Sequence[Tensor], validation: Sequence[Tensor], test: Sequence[Tensor], *, rotations: int = 1
+) -> Images:
     """A data set of classes [image channel height width]; each is ``rotations`` classes, turned by 90 degrees more."""
-    turned = [torch.rot90(pixels, quarter, (2, 3)) for quarter in range(rotations) for pixels in classes[:num_train]]
-    turned += [torch.rot90(pixels, quarter, (2, 3)) for quarter in range(rotations) for pixels in classes[num_train:]]
-    size = torch.tensor([len(pixels) for pixels in turned])
-    return Images(torch.cat(turned), size.cumsum(0) - size, size, num_train * rotations)
+
+    def turned(classes: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.rot90(pixels, quarter, (2, 3)) for quarter in range(rotations) for pixels in classes]
+
+    return images_of(turned(train), turned(validation), turned(test))
+
+
+def images_of(train: Sequence[Tensor], validation: Sequence[Tensor], test: Sequence[Tensor]) -> Images:
+    """A data set of classes [image channel height width] as they are."""
+    classes = [*train, *validation, *test]
+    size = torch.tensor([len(pixels) for pixels in classes])
+    return Images(torch.cat(classes), size.cumsum(0) - size, size, len(train), len(validation))

@@ -16,6 +16,7 @@ class Sinusoid(FewShotTasks):
     """y = A sin(x - phase). Task parameter: amplitude A, uniform in [0.1, 5], and phase, uniform in [0, pi] [rad]."""
 
     name: ClassVar[str] = "sinusoid"
+    parameter_names: ClassVar[tuple[str, ...]] = ("amplitude", "phase")
 
     @property
     def spec(self) -> ExampleSpec:

@@ -24,7 +24,7 @@ from metarl.films.bodies import Picture
 from metarl.films.scenes import FAINT, INK, PAPER, SOLVED, Scene, find_scene
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import load_experiment
-from metarl.runs.snapshot import load_progress
+from metarl.runs.snapshot import load_chosen
 from metarl.seeds import stream
 from metarl.types import TrajectoryBatch, inner_scales, remembers
 
@@ -58,8 +58,9 @@ def render_run(
     adapt_steps: int | None = None,
     seconds: float | None = None,
     out: Path | None = None,
+    checkpoint: str = "last",
 ) -> list[Path]:
-    """Films one held-out task with a run's newest checkpoint: before adaptation (left) and after it (right).
+    """Films one held-out task with a checkpoint of a run: before adaptation (left) and after it (right).
 
     Both episodes are those of world 0 in the very batches that adaptation plays, by the sampled policy, whose
     returns training and evaluation report; of a learner that remembers, the first and the last of one trial, or its
@@ -72,6 +73,7 @@ def render_run(
             By default as many as in training.
         seconds: where the video is cut, in its own time; by default nowhere.
         out: the folder to write to; by default ``videos`` in the run.
+        checkpoint: last, best (by validation), or the number of an iteration that the run keeps.
 
     Returns:
         The paths of the .mp4 and the .gif.
@@ -97,7 +99,7 @@ def render_run(
     scene = find_scene(experiment, task, num_steps=horizon if horizon > 1 else adapt_steps // 2)
 
     env = experiment.make_env(1, 1 if in_trials else experiment.episodes, stream="video resets")
-    progress = load_progress(experiment, run, print)
+    progress = load_chosen(experiment, run, checkpoint, print).progress
     before, *_, after = record(experiment, progress.learner_state, env, task, adapt_steps)
 
     words = experiment.task.in_words(task).replace("-", "−")
@@ -108,7 +110,8 @@ def render_run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"out is {folder} ({error.strerror}): choose a folder that can be written") from error
-    mp4 = folder / f"{experiment.task.name}-task{task_index}.mp4"
+    which = "" if checkpoint == "last" else f"-{checkpoint}"
+    mp4 = folder / f"{experiment.task.name}-task{task_index}{which}.mp4"
     _write_mp4(mp4, scene, (before, after), title, seconds)
     return [mp4, _write_gif(mp4)]
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.envs.api import drawn
 from metarl.types import Metrics, Params
 
 
@@ -15,7 +16,7 @@ class Distribution(Protocol):
     """What a policy answers: a NamedTuple of tensors [*batch act], with these functions of it."""
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
-        """An action; one-hot where it is a choice."""
+        """An action, drawn by :func:`metarl.envs.api.drawn`; one-hot where it is a choice."""
 
     def mode(self) -> Float[Tensor, "*batch act"]:
         """The most likely action."""
@@ -35,7 +36,7 @@ class DiagGaussian(NamedTuple):
     log_std: Float[Tensor, "*#batch act"]
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        noise = drawn(torch.randn, self.mean.shape, generator, self.mean.dtype)
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Float[Tensor, "*batch act"]:
@@ -68,7 +69,7 @@ class Categorical(NamedTuple):
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
         """By the Gumbel-max trick, in one pass over the logits."""
-        uniform = torch.rand(self.log_probs.shape, generator=generator, device=self.log_probs.device)
+        uniform = drawn(torch.rand, self.log_probs.shape, generator)
         gumbel = -(-uniform.clamp(min=1e-20).log()).log()
         return one_hot(self.log_probs + gumbel)
 

@@ -1,5 +1,6 @@
 """``metarl evaluate``: a run's policy on held-out tasks, beside comparisons and published numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -140,7 +141,13 @@ def evaluate_run(
     experiment = load_experiment(run, device)
     if isinstance(experiment, FewShotExperiment):
         return _evaluate_on_examples(
-            experiment, run, protocol, pretrain_iterations, console, require_writable(run if out is None else out)
+            experiment,
+            run,
+            protocol,
+            pretrain_iterations,
+            console,
+            require_writable(run if out is None else out),
+            checkpoint,
         )
     plan = protocol.plan(experiment)
     loaded = load_chosen(experiment, run, checkpoint, say)
@@ -163,7 +170,7 @@ def evaluate_run(
     results: dict[str, MetaTest] = {}
     for name, row in rows.items():
         say(f"testing {name} on {plan.tasks} held-out tasks")
-        results[name], env = _test(experiment, plan, row, tasks)
+        results[name], env = play_row(experiment, plan, row, tasks)
         check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
     limits = bounds(experiment.task, tasks, plan.trial) if remembers(experiment.learner) else {}
     record = summarize(experiment, plan, loaded, results, tasks, limits)
@@ -186,10 +193,12 @@ def _evaluate_on_examples(
     pretrain_iterations: int | None,
     console: Console,
     folder: Path,
+    checkpoint: str,
 ) -> dict[str, FewShotTest]:
     """The same for supervised tasks; the comparison without adaptation is of learners that have inner steps."""
     plan = examples.plan_of(protocol, experiment)
-    progress = load_progress(experiment, run, partial(console.print, markup=False, highlight=False))
+    loaded = load_chosen(experiment, run, checkpoint, partial(console.print, markup=False, highlight=False))
+    progress = loaded.progress
     prepare_process(experiment.num_threads)
     rows = examples.own_rows(experiment, progress)
     compares = hasattr(experiment.learner, "without_adaptation")
@@ -200,11 +209,20 @@ def _evaluate_on_examples(
     if pretrain_iterations:
         joint, state = pretrained(experiment, folder, "pretrained", pretrain_iterations, console)
         rows["pretrained"] = examples.Row(joint, state)
-    return examples.report(experiment, plan, progress, rows, folder, console)
+    return examples.report(experiment, plan, loaded, rows, folder, console)
 
 
-def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) -> tuple[MetaTest, TaskEnv]:
+def play_row(
+    experiment: Experiment,
+    plan: Plan,
+    row: "Contestant",
+    tasks: Tensor,
+    change: Callable[[TaskEnv], TaskEnv] = lambda env: env,
+) -> tuple[MetaTest, TaskEnv]:
     """Tests a row of the table: greedy episodes, and other numbers of them than adaptation sees, are played apart.
+
+    Args:
+        change: what every environment is changed to.
 
     Returns:
         What was earned, and the worlds it was earned in.
@@ -215,8 +233,8 @@ def _test(experiment: Experiment, plan: Plan, row: "Contestant", tasks: Tensor) 
     worlds = plan.adaptation_episodes if by_gradient else plan.episodes
     apart = None
     if adapts_apart or greedy_apart:
-        apart = experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}")
-    env = experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}")
+        apart = change(experiment.make_env(plan.tasks, plan.episodes, stream=f"separate test resets {plan.seed}"))
+    env = change(experiment.make_env(plan.tasks, worlds, stream=f"evaluation resets {plan.seed}"))
     result = meta_test(
         row.agent,
         row.state,
@@ -252,8 +270,8 @@ def both_ways(
 def pretrained(experiment: Experiment, root: Path, name: str, iterations: int, console: Console) -> tuple[Any, Any]:
     """The same learner trained without adaptation, to be tested like the run's own; and what it learned."""
     learner = experiment.learner.without_adaptation()
-    joint = replace(experiment, learner=learner, iterations=iterations, eval_interval=0, validation_interval=0)
-    joint = replace(joint, patience=0, init_from="")
+    plain: dict[str, Any] = {"eval_interval": 0, "validation_interval": 0, "patience": 0, "init_from": ""}
+    joint = replace(experiment, learner=learner, iterations=iterations, **plain)
     folder = root / name
     if not folder.exists():
         create_run(joint, root, name)

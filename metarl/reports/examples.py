@@ -16,7 +16,7 @@ from metarl.reports.files import write_evaluation
 from metarl.reports.statistics import Estimate, estimate
 from metarl.reports.titles import task_title
 from metarl.runs.config import to_json
-from metarl.runs.snapshot import initial_progress
+from metarl.runs.snapshot import Loaded, initial_progress
 from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.versions import versions
 from metarl.seeds import stream_seed
@@ -101,7 +101,7 @@ def own_rows(experiment: FewShotExperiment, progress: Progress) -> dict[str, Row
 def report(
     experiment: FewShotExperiment,
     plan: ExamplesPlan,
-    progress: Progress,
+    loaded: Loaded,
     rows: dict[str, Row],
     folder: Path,
     console: Console,
@@ -110,7 +110,7 @@ def report(
     say = partial(console.print, markup=False, highlight=False)
     say(f"testing {', '.join(rows)} on {plan.tasks} held-out tasks")
     results = test_rows(rows, experiment, plan)
-    record = summarize(experiment, plan, progress, results)
+    record = summarize(experiment, plan, loaded, results)
     console.print(table(record))
     written = write_evaluation(folder, record)
     say(f"scores by task: {written} · picture: {written.with_suffix('.png')}")
@@ -131,18 +131,16 @@ def scores(result: FewShotTest) -> list[Estimate]:
 
 
 def summarize(
-    experiment: FewShotExperiment, plan: ExamplesPlan, progress: Progress, results: dict[str, FewShotTest]
+    experiment: FewShotExperiment, plan: ExamplesPlan, loaded: Loaded, results: dict[str, FewShotTest]
 ) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
     own, *others = results
     task, spec = experiment.task, experiment.task.spec
     measure = "accuracy" if spec.discrete else "mean squared error"
-    done, asked = progress.iteration, experiment.iterations
-    tested = f"iteration {done}" if done >= asked else f"unfinished: {done} of {asked} iterations"
     return {
         "protocol": {
             "task": task.name,
-            "title": f"{task_title(task)}: {measure} on {plan.tasks} held-out tasks, {tested}",
+            "title": f"{task_title(task)}: {measure} on {plan.tasks} held-out tasks, {loaded.describe()}",
             "measure": measure,
             "preset": experiment.preset,
             "algorithm": own,
@@ -152,10 +150,10 @@ def summarize(
             "queries": task.queries,
             "step_size_scales": inner_scales(plan.stages),
             "steps": [stage.label for stage in plan.stages],
-            "checkpoint": "newest",
-            "iterations": progress.iteration,
+            "checkpoint": loaded.asked,
+            "iterations": loaded.progress.iteration,
             "iterations_asked": experiment.iterations,
-            "examples": progress.env_steps,
+            "examples": loaded.progress.env_steps,
             "task_seed": HELD_OUT_SEED,
             "seed": plan.seed,
             "layout": "[task][adaptation step], query examples averaged",

@@ -4,9 +4,10 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from metarl.reports.figures import adaptation_figure
 from metarl.runs.events import EventFile
@@ -28,28 +29,27 @@ def require_writable(folder: Path) -> Path:
 
 def write_evaluation(folder: Path, record: dict[str, Any]) -> Path:
     """Writes the record, its picture and its TensorBoard curves under the first free name; the path of the record."""
-    names = evaluation_names()
-    while True:
-        stem = folder / next(names)
+    path = write_record(folder, "evaluation", record, partial(adaptation_figure, record))
+    log_curves(path.with_suffix(""), record)
+    return path
+
+
+def write_record(folder: Path, name: str, record: dict[str, Any], draw: Callable[[IO[bytes]], None]) -> Path:
+    """Writes a record and its picture as name, name-2, name-3 ...: a later one replaces none; the record's path."""
+    for number in itertools.count(1):
+        stem = folder / (name if number == 1 else f"{name}-{number}")
         taken = [stem, stem.with_suffix(".png"), path := stem.with_suffix(".json")]
         if any(os.path.lexists(other) for other in taken):
             continue
         try:
-            with open(path, "x") as file:  # another evaluation may have just taken the name; links are not followed
+            with open(path, "x") as file:  # another process may have just taken the name; links are not followed
                 file.write(json.dumps(record) + "\n")
-            break
         except FileExistsError:
             continue
-    log_curves(stem, record)
-    with open(stem.with_suffix(".png"), "xb") as picture:
-        adaptation_figure(record, picture)
-    return path
-
-
-def evaluation_names() -> Iterator[str]:
-    """evaluation, evaluation-2, evaluation-3 ...: a later one replaces none."""
-    yield "evaluation"
-    yield from (f"evaluation-{number}" for number in itertools.count(2))
+        with open(stem.with_suffix(".png"), "xb") as picture:
+            draw(picture)
+        return path
+    raise AssertionError("numbers have an end")
 
 
 def log_curves(folder: Path, record: dict[str, Any]) -> None:

@@ -55,6 +55,20 @@ def estimate(
     return Estimate(float(value), float(low), float(high))
 
 
+def determination(targets: NDArray[np.float64], predicted: NDArray[np.float64]) -> Estimate:
+    """R², the share of the variance over tasks [task] that predictions explain, with its bootstrap interval over tasks.
+
+    0 is the mean of all tasks as the prediction, 1 perfect; there is no lower bound.
+    """
+    counts, total = _counts(len(targets), RESAMPLES), len(targets)
+    offset = targets - targets.mean()  # of numbers far from 0, squares lose their digits
+    errors = counts @ np.square(targets - predicted)
+    spread = counts @ np.square(offset) - np.square(counts @ offset) / total
+    low, high = np.percentile(1 - errors[spread > 0] / spread[spread > 0], [2.5, 97.5])
+    value = 1 - np.square(targets - predicted).sum() / np.square(offset).sum()
+    return Estimate(float(value), float(low), float(high))
+
+
 def stratified_estimate(scores: NDArray[np.float64], labels: list[str]) -> Estimate:
     """The mean over kinds of task, which weigh equally; resampled within each kind (stratified bootstrap)."""
     known = ~np.isnan(scores)

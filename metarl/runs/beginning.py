@@ -11,7 +11,8 @@ from metarl.runs import checkpoint
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
-from metarl.runs.likeness import LARGEST, shapes_of
+from metarl.runs.likeness import shapes_of
+from metarl.runs.recorded import LARGEST
 from metarl.runs.snapshot import ANY_WRONG_CONTENT, initial_progress
 from metarl.runs.states import of_before
 from metarl.runs.versions import recorded_commit

@@ -11,7 +11,8 @@ from metarl.envs.api import TaskEnv
 from metarl.runs import checkpoint, replays, table
 from metarl.runs.beginning import begin_from
 from metarl.runs.experiment import Experiment
-from metarl.runs.selection import Selection, selection_of
+from metarl.runs.recorded import Selection
+from metarl.runs.selection import selection_of
 from metarl.runs.snapshot import restore
 from metarl.runs.supervised import FewShotExperiment
 from metarl.train import Progress

@@ -5,10 +5,10 @@ from torch import Tensor
 from metarl import ranks
 from metarl.evaluate import held_out_tasks, meta_test, validation_tasks
 from metarl.faults import Notices, check_test
-from metarl.fewshot.evaluate import held_out_metrics as few_shot_metrics
+from metarl.fewshot.evaluate import score_metrics
 from metarl.metrics import by_kind
 from metarl.runs.experiment import Experiment
-from metarl.runs.selection import SCORE
+from metarl.runs.recorded import SCORE
 from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress
@@ -18,27 +18,36 @@ from metarl.types import Metrics, inner_scales, remembers
 def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
     """Mean return, or error, on held-out tasks as the learner adapts; draws from streams of its own."""
     if isinstance(experiment, FewShotExperiment):
-        seed = stream_seed(experiment.seed, "meta-test", progress.iteration)
-        return few_shot_metrics(
-            experiment.learner,
-            progress.learner_state,
-            experiment.task,
-            num_tasks=experiment.eval_tasks,
-            seed=seed,
-            device=experiment.device,
-        )
+        return _tested_on_examples(experiment, progress, "meta-test")
     tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
     return _tested(experiment, progress, tasks, "meta_test", notice)
 
 
 def validation_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
     """The same on validation tasks, and the score that checkpoints are chosen by."""
+    if isinstance(experiment, FewShotExperiment):
+        found = _tested_on_examples(experiment, progress, "validation")
+        last = list(found)[-1]
+        return found | {SCORE: found[last] if "accuracy" in last else -found[last]}
     tasks = validation_tasks(experiment.task, experiment.validation_tasks)
     found = _tested(experiment, progress, tasks, "validation", notice)
     measure, stages = experiment.validate_by, experiment.stages()
     last = "trial" if measure == "return" else "episode_last"
     name = last if remembers(experiment.learner) else f"step_{len(stages) - 1}"
     return found | {SCORE: found[f"validation/{measure}_{name}"]}
+
+
+def _tested_on_examples(experiment: FewShotExperiment, progress: Progress, which: str) -> Metrics:
+    """Errors and accuracies on tasks of examples; ``which`` is also the stream that draws these."""
+    return score_metrics(
+        experiment.learner,
+        progress.learner_state,
+        experiment.task,
+        num_tasks=experiment.validation_tasks if which == "validation" else experiment.eval_tasks,
+        seed=stream_seed(experiment.seed, which, progress.iteration),
+        device=experiment.device,
+        validation=which == "validation",
+    )
 
 
 def _tested(

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST = 2**62  # of a counter; steps are added to it
+from metarl.runs.recorded import LARGEST
+
 LARGEST_OF_WORLDS = 2**64  # theirs may be seeds
 
 

@@ -1,8 +1,6 @@
 """How long a run takes on this machine, by what it recorded here or by one short iteration."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import TRPO
@@ -16,13 +14,6 @@ from metarl.types import Metrics
 
 STEPS = 8_000  # environment steps of the short iteration, about
 SHORTEST = 10  # steps of its episodes
-RECENT = 20  # iterations
-
-
-def recorded_rate(progress: Sequence[dict[str, str]]) -> float | None:
-    """Environment steps a second of a run's last iterations, their median; None where it has none."""
-    rates = [float(rate) for row in progress[-RECENT:] if (rate := row.get("time/env_steps_per_second"))]
-    return median(rates) if rates else None
 
 
 def measured_rate(experiment: Experiment, num_threads: int) -> float:

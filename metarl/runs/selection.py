@@ -6,32 +6,13 @@ does not bias what it is tested on (:func:`metarl.evaluate.validation_tasks`).
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.experiment import Experiment
-from metarl.runs.likeness import LARGEST
+from metarl.runs.recorded import LARGEST, Selection, recorded_selection
 
-SCORE = "validation/score"  # the column of progress.csv that the choice is made by
 KEY = "selection"  # of a checkpoint
-
-
-class Selection(NamedTuple):
-    """The best validation so far; later ones are better where their score is higher: of equals the first stays."""
-
-    score: float = -math.inf
-    iteration: int = 0
-    """Iterations complete at the best one; 0: there was none yet."""
-    worse: int = 0
-    """Validations since."""
-
-    def after(self, score: float, iteration: int) -> "Selection":
-        """With one more validation; of a score that is NaN, none of whose episodes could be used, nothing is best."""
-        return Selection(score, iteration) if score > self.score else self._replace(worse=self.worse + 1)
-
-    def exhausted(self, patience: int) -> bool:
-        """Whether ``patience`` validations in a row brought nothing better; never with a patience of 0."""
-        return 0 < patience <= self.worse
 
 
 def selection_of(content: Mapping[str, Any]) -> Selection:
@@ -51,15 +32,6 @@ def selection_of(content: Mapping[str, Any]) -> Selection:
     if not counts or type(score) is not float or math.isnan(score):
         raise CheckpointError(f"the checkpoint's selection is {score!r} at {iteration!r}, {worse!r} since")
     return Selection(score, iteration, worse)
-
-
-def recorded_selection(rows: Sequence[Mapping[str, str]]) -> Selection:
-    """The same from the rows of ``progress.csv``."""
-    selection = Selection()
-    for row in rows:
-        if cell := row.get(SCORE):
-            selection = selection.after(float(cell), int(row["iteration"]) + 1)
-    return selection
 
 
 def stopped_early(experiment: Experiment, rows: Sequence[Mapping[str, str]]) -> bool:

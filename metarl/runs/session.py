@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from metarl import ranks, seeds
+from metarl import ranks
 from metarl.envs.api import TaskEnv
 from metarl.faults import Notices
 from metarl.fewshot.train import train_on_examples
@@ -21,7 +21,8 @@ from metarl.runs.held_out import held_out_metrics, validation_metrics
 from metarl.runs.lock import run_lock
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
-from metarl.runs.selection import KEY, SCORE, Selection
+from metarl.runs.recorded import SCORE, Selection
+from metarl.runs.selection import KEY
 from metarl.runs.snapshot import capture, initial_progress
 from metarl.runs.stopping import StopOnSignal, Stopped
 from metarl.runs.supervised import FewShotExperiment
@@ -80,17 +81,14 @@ def _lost(run: Path, error: OSError) -> str:
 def _train_in(
     run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
 ) -> None:
-    share, number = experiment.num_tasks // ranks.size(), ranks.rank()
-    resets = f"resets of rank {number}" if number else "resets"
+    share = experiment.num_tasks // ranks.size()
     supervised = isinstance(experiment, FewShotExperiment)
-    env = None if supervised else experiment.make_env(share, experiment.num_envs, stream=resets)
+    env = None if supervised else experiment.make_env(share, experiment.num_envs, stream="resets")
     progress = initial_progress(experiment)
-    if number:
-        progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=experiment.device)
     for sentence in replays.sizes(progress.learner_state):
         console.print(sentence)
     selection = continue_or_begin(experiment, run, progress, env, console)
-    if number == 0:
+    if ranks.rank() == 0:
         with stopping.postponed():
             record_config(experiment, run)
     recording = Recording(experiment, run, progress, env, stopping, console, callbacks, selection)

@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 from metarl.runs import table
 from metarl.runs.files import read_file
-from metarl.runs.pace import recorded_rate
-from metarl.runs.selection import recorded_selection
-from metarl.runs.study_folders import read_progress
+from metarl.runs.recorded import read_progress, recorded_rate, recorded_selection
 
 MOST_BYTES = 1 << 20  # of a config
 RETURNS = {"meta_train/return_trial": "a trial", "meta_train/return_post": "after adaptation"}

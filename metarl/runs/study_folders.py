@@ -7,16 +7,15 @@ called, so that runs by hand count, too.
 import json
 import re
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl.runs import checkpoint, table
+from metarl.runs import checkpoint
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.files import read_file, write_whole
 from metarl.runs.folder import create_run, load_experiment
-from metarl.runs.likeness import LARGEST
+from metarl.runs.recorded import read_progress
 from metarl.runs.selection import stopped_early
 from metarl.runs.studies import Row, Study
 from metarl.runs.versions import recorded_commit
@@ -152,34 +151,6 @@ def standing(run: StudyRun, collected: Path | None = None) -> Standing:
         saved = max(saved, tested)  # its checkpoints may be gone
     env_steps = int(progress[-1]["env_steps"]) if progress else 0
     return Standing(total, len(progress), saved, env_steps, progress, evaluation, recorded_commit(folder), stopped)
-
-
-def read_progress(folder: Path) -> list[dict[str, str]]:
-    """The whole rows of ``progress.csv``; none where there is no such file yet."""
-    path = folder / "progress.csv"
-    try:
-        stat = path.lstat()
-    except OSError:
-        return []
-    return _progress_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _progress_of(path: Path, changed: int, size: int) -> list[dict[str, str]]:
-    try:
-        _, rows, _ = table.parse(read_file(path, table.MOST_BYTES), LARGEST)
-    except OSError:
-        return []
-    return [row for row in rows if all(map(_is_number, row.values()))]
-
-
-def _is_number(cell: str) -> bool:
-    """Or empty, where the iteration has none."""
-    try:
-        float(cell or 0)
-    except ValueError:
-        return False
-    return True
 
 
 def _evaluation(folder: Path, row: Row) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ class FewShotExperiment(Experiment[TaskT, LearnerT]):
     """Iterations, of so many meta-updates each."""
     eval_tasks: int = 100
     """Held-out tasks in such a test."""
+    validation_tasks: int = 100
+    """Validation tasks in such a test; what makes a checkpoint the best is accuracy, or the error of a regression."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, FewShotTasks):
@@ -33,9 +35,5 @@ class FewShotExperiment(Experiment[TaskT, LearnerT]):
         if type(self.learner) not in LEARNERS.values():
             known = ", ".join(LEARNERS)
             raise BadField(f"learner is a {type(self.learner).__name__}: tasks of examples need one of {known}")
-        if self.validation_interval:
-            raise BadField(
-                f"validation_interval is {self.validation_interval}: tasks of examples have no validation tasks, use 0"
-            )
         super().__post_init__()
         require(self, "updates", at_least=1)

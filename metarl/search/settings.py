@@ -22,7 +22,8 @@ class Settings:
     """Training runs of each trial, whose mean counts: seed, seed + 1 ..."""
     objective: str = ""
     """Column of progress.csv to maximize; by default meta_train/return_post, of learners that remember
-    meta_train/return_trial. The held-out tasks of the test are no place to choose hyperparameters on."""
+    meta_train/return_trial, on examples validation/score. The held-out tasks of the test are no place to choose
+    hyperparameters on."""
     last: int = 5
     """Iterations before a rung that the objective is averaged over."""
     sampler: Literal["tpe", "random"] = "tpe"

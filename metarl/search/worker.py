@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from metarl.envs.fields import BadField
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
 from metarl.runs.files import write_whole
 from metarl.runs.folder import RunExists, create_run
 from metarl.runs.lock import InUse, run_lock
+from metarl.runs.recorded import SCORE, read_progress
 from metarl.runs.session import execute
-from metarl.runs.study_folders import read_progress
+from metarl.runs.supervised import FewShotExperiment
 from metarl.search.dimensions import Space, Value
 from metarl.search.halving import Stage, rung_lengths, stage
 from metarl.search.journal import Journal, number_of_cohort, values_of
@@ -57,6 +59,11 @@ class Search:
     """Whether a name means anything beside the values chosen before it."""
 
     def __post_init__(self) -> None:
+        supervised = isinstance(self.start, FewShotExperiment)
+        if supervised and not (self.settings.objective or self.start.validation_interval):
+            raise BadField(
+                "validation_interval is 0: a search on examples compares trials by validation, use 1 or more"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.locked():
             self.journal = Journal(self.folder)
@@ -68,6 +75,8 @@ class Search:
 
     @property
     def objective(self) -> str:
+        if isinstance(self.start, FewShotExperiment):
+            return self.settings.objective or SCORE
         usual = "meta_train/return_trial" if remembers(self.start.learner) else "meta_train/return_post"
         return self.settings.objective or usual
 

@@ -84,6 +84,18 @@ def test_the_front_answers_without_torch(arguments: list[str], code: int, said: 
     assert said in found.stdout + found.stderr
 
 
+def test_watching_takes_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"iterations": 7}')
+    (tmp_path / "run" / "progress.csv").write_text("iteration,env_steps\n0,10\n1,20\n")
+    found = call_light("watch", str(tmp_path), "--once")
+    assert "loaded ['tyro'] 0" in found.stdout, found.stderr
+    assert "run: runs, 2 of 7 iterations" in found.stdout
+    found = call_light("watch", "--every", "-1", str(tmp_path))
+    assert "loaded ['tyro'] 2" in found.stdout
+    assert "error: every is -1.0: use a number of seconds above 0" in found.stderr
+
+
 def test_importing_the_package_takes_no_torch() -> None:
     source = (
         "import sys, metarl, gymnasium; print('torch' in sys.modules, 'metarl/HalfCheetahDir-v0' in gymnasium.registry)"
@@ -99,7 +111,7 @@ def test_importing_the_package_takes_no_torch() -> None:
         (["evalute", "runs/a"], "'evalute' is no verb of metarl: perhaps evaluate"),
         (
             ["xyz"],
-            "'xyz' is no verb of metarl: use one of train, tune, evaluate, report, plot, watch, ",
+            "'xyz' is no verb of metarl: use one of train, tune, evaluate, probe, report, plot, watch, ",
         ),
         (
             ["train", "navigatoin"],

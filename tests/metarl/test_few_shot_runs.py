@@ -118,6 +118,28 @@ def test_held_out_classes_are_tested_with_intervals(metarl_command: Run, tmp_pat
     assert "adaptation_episodes is 3" in metarl_command("evaluate", "runs/p", "--adaptation-episodes", "3")[2]
 
 
+@pytest.mark.parametrize(("task", "options"), [("sinusoid", []), ("digits", ["--held-back", "2"])])
+def test_the_best_checkpoint_by_validation_is_kept_and_tested(
+    metarl_command: Run, task: str, options: list[str], tmp_path: Path
+) -> None:
+    arguments = ["train", task, "--learner", "maml", *TINY, "--iterations", "5", "--learning-rate", "0.1", *options]
+    arguments += ["--validation-interval", "1", "--validation-tasks", "5", "--patience", "2", "--name", "tiny"]
+    code, out, err = metarl_command(*arguments)
+    assert code == 0, err + out
+    folder = tmp_path / "runs" / "tiny"
+    measure, sign = ("accuracy", 1.0) if task == "digits" else ("loss", -1.0)
+    steps = load_experiment(folder).learner.adapt_steps
+    curves = read_scalars(folder, ["validation/score", f"validation/{measure}_step_{steps}"])
+    (_, scores), (_, measured) = curves.values()
+    assert (scores == sign * measured).all()
+    best = int(scores.argmax()) + 1
+    assert len(scores) in (5, best + 2), "patience"
+    code, out, err = metarl_command("evaluate", "runs/tiny", "--tasks", "5", "--steps", "1", "--checkpoint", "best")
+    assert code == 0, err
+    record = json.loads((folder / "evaluation.json").read_text())["protocol"]
+    assert (record["checkpoint"], record["iterations"]) == ("best", best)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

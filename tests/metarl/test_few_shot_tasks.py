@@ -13,7 +13,7 @@ from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
 from metarl.fewshot import Digits, FewShotTasks, MiniImageNet, Omniglot, Sinusoid
 from metarl.fewshot.digits import digits
-from metarl.fewshot.images import by_class
+from metarl.fewshot.images import images_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,18 +40,36 @@ def test_the_sine_wave_is_the_papers() -> None:
 def test_digits_to_test_on_are_never_trained_on() -> None:
     from sklearn.datasets import load_digits
 
-    images, data = digits(), load_digits()
-    assert (images.num_train, len(images.size)) == (20, 25)
+    images, data = digits(0), load_digits()
+    assert (images.num_train, len(images.size)) == (40, 45)
     groups = [images.pixels[first : first + size] for first, size in zip(images.first, images.size, strict=True)]
     for digit in range(5):
         upright = torch.tensor(data.images[data.target == digit], dtype=torch.uint8).unsqueeze(1)
         for quarter in range(4):
-            assert torch.equal(groups[5 * quarter + digit], upright.rot90(quarter, (2, 3)))
+            turned = upright.rot90(quarter, (2, 3))
+            assert torch.equal(groups[5 * quarter + digit], turned)
+            assert torch.equal(groups[20 + 5 * quarter + digit], turned.flip(3))
     for digit in range(5, 10):
-        assert torch.equal(groups[15 + digit][:, 0], torch.tensor(data.images[data.target == digit], dtype=torch.uint8))
+        assert torch.equal(groups[35 + digit][:, 0], torch.tensor(data.images[data.target == digit], dtype=torch.uint8))
     tasks, generator = Digits(ways=4), torch.Generator().manual_seed(0)
-    assert tasks.sample(500, generator).max() == 19
-    assert set(tasks.held_out(500, generator).flatten().tolist()) == {20, 21, 22, 23, 24}
+    assert tasks.sample(500, generator).max() == 39
+    assert set(tasks.held_out(500, generator).flatten().tolist()) == {40, 41, 42, 43, 44}
+
+
+def test_digits_kept_back_are_to_validate_by_alone() -> None:
+    plain, images = digits(0), digits(2)
+    assert (images.num_train, images.num_validation, len(images.size)) == (24, 16, 45)
+    sums = [sorted(found.pixels.flatten(1).sum(1).tolist()) for found in (plain, images)]
+    assert sums[0] == sums[1]
+    tasks, generator = Digits(held_back=2), torch.Generator().manual_seed(0)
+    assert tasks.spec.num_classes == 24
+    drawn = (tasks.sample(500, generator), tasks.validation_tasks(500), tasks.held_out(500, generator))
+    assert [(int(some.min()), int(some.max())) for some in drawn] == [(0, 23), (24, 39), (40, 44)]
+    assert torch.equal(tasks.validation_tasks(7), tasks.validation_tasks(7))
+    kept = images.pixels[images.first[24] : images.first[25]]
+    assert torch.equal(kept, plain.pixels[plain.first[3] : plain.first[4]]), "digit 3, upright"
+    with pytest.raises(BadField, match="keeps 0 classes for validation, keep 2 digits back with --held-back 2"):
+        Digits().validation_tasks(3)
 
 
 def numbered(num_classes: int, per_class: int) -> torch.Tensor:
@@ -61,7 +79,7 @@ def numbered(num_classes: int, per_class: int) -> torch.Tensor:
 
 def test_no_query_image_is_in_the_support_set(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = [*numbered(6, 9), numbered(6, 9)[0][:7] + 54]  # the last one has fewer images
-    monkeypatch.setattr("metarl.fewshot.digits.digits", lambda: by_class(classes, 7))
+    monkeypatch.setattr("metarl.fewshot.digits.digits", lambda held_back: images_of(classes, [], []))
     tasks, generator = Digits(ways=3, shots=2, queries=4), torch.Generator().manual_seed(0)
     task = tasks.sample(300, generator)
     assert all(len(set(row)) == 3 for row in task.tolist())
@@ -105,6 +123,12 @@ def test_omniglot_is_read_from_its_published_layout(tmp_path: Path) -> None:
     episodes = tasks.draw(tasks.held_out(2, generator), generator)
     assert episodes.support.x.shape == (2, 2, 1, 28, 28)
     assert episodes.support.x.max() <= 1
+    held_back = Omniglot(folder=str(tmp_path), ways=2, queries=3, held_back=1)
+    assert (held_back.images().num_train, held_back.images().num_validation) == (8, 4)
+    assert set(held_back.validation_tasks(50).flatten().tolist()) == {8, 9, 10, 11}
+    assert held_back.held_out(50, generator).min() == 12
+    with pytest.raises(BadField, match=r"held_back is 3: .* has 3 characters to train on, use fewer"):
+        Omniglot(folder=str(tmp_path), held_back=3).images()
     with pytest.raises(BadField, match="shots \\+ queries is 5: a class of omniglot has 4 images, use fewer"):
         Omniglot(folder=str(tmp_path), ways=2, shots=2, queries=3).require_ready()
     with pytest.raises(BadField, match="ways is 9: omniglot has 8 classes held out, use fewer ways"):
@@ -115,6 +139,7 @@ def test_omniglot_is_read_from_its_published_layout(tmp_path: Path) -> None:
 def test_mini_imagenet_is_read_from_tables_and_from_folders(layout: str, tmp_path: Path) -> None:
     colors = {
         "train": {"n02": (200, 10, 30), "n01": (10, 200, 30)},
+        "val": {"n06": (10, 10, 10), "n05": (250, 250, 250)},
         "test": {"n04": (30, 40, 250), "n03": (90, 90, 90)},
     }
     for split, classes in colors.items():
@@ -134,9 +159,10 @@ def test_mini_imagenet_is_read_from_tables_and_from_folders(layout: str, tmp_pat
     tasks = MiniImageNet(folder=str(tmp_path), ways=2, shots=1, queries=2)
     tasks.require_ready()
     images = tasks.images()
-    assert images.pixels.shape == (12, 3, 84, 84)
-    assert images.num_train == 2
-    expected = [colors["train"]["n01"], colors["train"]["n02"], colors["test"]["n03"], colors["test"]["n04"]]
+    assert images.pixels.shape == (18, 3, 84, 84)
+    assert (images.num_train, images.num_validation) == (2, 2)
+    expected = [colors[split][name] for split in colors for name in sorted(colors[split])]
+    assert set(tasks.validation_tasks(30).flatten().tolist()) == {2, 3}
     for first, color in zip(images.first, expected, strict=True):
         found = images.pixels[first].float().mean((1, 2))
         torch.testing.assert_close(found, torch.tensor(color).float(), rtol=0, atol=4.0)

@@ -26,6 +26,8 @@ from metarl.networks.values import LinearFeatureBaseline
 from metarl.rollout import rollout
 from metarl.runs.continuing import require_shares
 from metarl.runs.experiment import Experiment
+from metarl.runs.snapshot import initial_progress
+from metarl.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -162,3 +164,90 @@ def test_tasks_that_cannot_be_divided_are_refused() -> None:
     on_ranks(2, lambda: require_shares(experiment))
     with pytest.raises(ValueError, match=r"num_tasks is 5: use a multiple of the number of processes \(2\)"):
         on_ranks(2, lambda: require_shares(replace(experiment, num_tasks=5)))
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "backend", "own"),
+    [
+        ("cpu", "1", "gloo", None),
+        ("cuda", "0", "cpu:gloo,cuda:nccl", "cuda:0"),
+        ("cuda", "3", "cpu:gloo,cuda:nccl", "cuda:3"),
+    ],
+)
+def test_ranks_on_gpus_talk_by_nccl_and_have_one_each(
+    monkeypatch: pytest.MonkeyPatch, device: str, local_rank: str, backend: str, own: str | None
+) -> None:
+    """What torch is asked for: nothing here has several GPUs."""
+    for name, value in {"WORLD_SIZE": "4", "RANK": "5", "LOCAL_RANK": local_rank}.items():
+        monkeypatch.setenv(name, value)
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("device", device)))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *backend, name=name: asked.append((name, *backend)))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 5)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    with ranks.joined(device):
+        assert (ranks.rank(), ranks.size()) == (5, 8)
+        assert ranks.own_device(device) == (own or "cpu")
+    chosen = [] if own is None else [("device", own)]  # before the group, whose collectives are to be of this GPU
+    assert asked == [*chosen, ("init_process_group", backend), ("destroy_process_group",)]
+    assert ranks.size() == 1
+
+
+PLAYED = Experiment(
+    task=find_preset("navigation", "corner", horizon=10),
+    learner=MAML(policy=SMALL, outer=PPO(learning_rate=3e-3)),
+    num_tasks=4,
+    num_envs=3,
+    episodes=6,
+)
+CHEETAH = find_preset("half_cheetah_vel", horizon=10)
+REMEMBERS = RL2(policy=RecurrentPolicy(memory="gru", memory_size=8), epochs=2)
+FEW_PRODUCTS = MAML(policy=SMALL, outer=TRPO(cg_iterations=3))
+
+
+PLAYS = [
+    replace(PLAYED, task=CHEETAH, learner=FEW_PRODUCTS),
+    replace(PLAYED, task=CHEETAH, learner=REMEMBERS),
+    PLAYED,
+    replace(PLAYED, learner=FEW_PRODUCTS),
+    replace(PLAYED, learner=REMEMBERS),
+    replace(PLAYED, task=find_preset("navigation", horizon=40)),  # its episodes end early
+    replace(PLAYED, task=CHEETAH),
+    replace(PLAYED, task=find_preset("bandit", "k5"), learner=REMEMBERS),
+]
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "experiment",
+    [*PLAYS[:3], *(pytest.param(experiment, marks=pytest.mark.slow) for experiment in PLAYS[3:])],
+    ids=lambda experiment: f"{experiment.task.name}-{type(experiment.learner).__name__}",
+)
+def test_ranks_play_what_one_process_plays(experiment: Experiment, size: int) -> None:
+    """Tasks, actions and first states: two iterations end with the same parameters, up to rounding."""
+
+    def trained() -> tuple[Tensor, list[dict[str, float]]]:
+        env = experiment.make_env(experiment.num_tasks // ranks.size(), experiment.num_envs, stream="resets")
+        progress, logged = initial_progress(experiment), []
+        train(
+            experiment.learner,
+            experiment.task,
+            env,
+            progress,
+            iterations=2,
+            episodes=experiment.episodes_per_env,
+            begin=lambda: None,
+            log=logged.append,
+        )
+        return flatten(progress.learner_state.meta), logged
+
+    begun = flatten(initial_progress(experiment).learner_state.meta)
+    alone, told = trained()
+    for meta, logged in on_ranks(size, trained):
+        assert (meta - alone).norm() < 1e-5 * max(1.0, float((alone - begun).norm()))
+        for mine, theirs in zip(logged, told, strict=True):
+            returns = {name for name in theirs if name.startswith("meta_train/return")}
+            assert returns
+            for name in returns:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4)

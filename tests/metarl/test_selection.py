@@ -31,7 +31,8 @@ from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run, load_experiment
 from metarl.runs.held_out import validation_metrics
-from metarl.runs.selection import SCORE, Selection, recorded_selection, selection_of, stopped_early
+from metarl.runs.recorded import SCORE, Selection, recorded_selection
+from metarl.runs.selection import selection_of, stopped_early
 from metarl.runs.snapshot import initial_progress, load_chosen
 from metarl.runs.studies import Row, Study
 from metarl.runs.study_folders import plan, standing

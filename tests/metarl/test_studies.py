@@ -28,7 +28,8 @@ from metarl.reports.published import PLUS as METAWORLD_PLUS
 from metarl.reports.study_table import T_975, as_csv, lines, markdown, over_seeds, read_recorded, text_of
 from metarl.runs import study_work
 from metarl.runs.folder import create_run
-from metarl.runs.pace import recorded_rate, shortened
+from metarl.runs.pace import shortened
+from metarl.runs.recorded import recorded_rate
 from metarl.runs.status import clock
 from metarl.runs.studies import Column, Reported, Row, Study, env_steps
 from metarl.runs.study_folders import MARK, collect, plan, standing, without_raw

@@ -19,7 +19,7 @@ from metarl import cli
 from metarl.cli.train import execute_tracked
 from metarl.runs import checkpoint
 from metarl.runs.folder import create_run
-from metarl.runs.study_folders import read_progress
+from metarl.runs.recorded import read_progress
 from metarl.runs.tracking import Tracker
 
 pytestmark = pytest.mark.usefixtures("one_thread")

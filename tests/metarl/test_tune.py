@@ -228,3 +228,16 @@ def test_every_space_names_options_that_its_learner_has() -> None:
     for learner, space in spaces.SPACES.items():
         kinds = all_options(presets.make("navigation", learner))
         assert set(space) - set(kinds) <= {"max_kl", "damping"}, learner  # ProMP's outer step is PPO's
+
+
+def test_a_search_on_examples_goes_by_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["tune", "sinusoid", "--learner", "maml", "--vary", "learning_rate=1e-4:1e-2:log", "--trials", "2"]
+    arguments += ["--iterations", "2", "--updates", "1", "--num-tasks", "2", "--eval-interval", "0", "--rungs", "1"]
+    arguments += ["--num-threads", "1", "--last", "1", "--runs", str(tmp_path), "--name", "s"]
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert "validation_interval is 0: a search on examples compares trials by validation" in capsys.readouterr().err
+    cli.main([*arguments, "--validation-interval", "1", "--validation-tasks", "3"])
+    rows = table(tmp_path / "s")
+    assert len(rows) == 2
+    assert all(float(row["validation/score at 2"]) < 0 for row in rows)  # minus the error

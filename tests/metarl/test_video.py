@@ -11,6 +11,7 @@ import pytest
 import torch
 from imageio.plugins.ffmpeg import get_exe
 from PIL import ImageColor
+from run_checks import TINY, run_quietly
 
 from metarl import evaluate
 from metarl.algorithms.maml import MAML
@@ -378,3 +379,19 @@ def test_fault_30_a_folder_may_have_any_name(folder: str, tmp_path: Path, monkey
     assert paths[0].read_bytes()[4:8] == b"ftyp"
     assert paths[1].read_bytes().startswith(b"GIF8")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["tiny", Path(folder).parts[0]])
+
+
+def test_a_checkpoint_is_chosen_as_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(TINY, tmp_path, "run")
+    run_quietly(TINY, run)
+    films: list[tuple[str, str]] = []
+    monkeypatch.setattr(video, "_write_mp4", lambda path, _, __, title, ___: films.append((path.name, title)))
+    monkeypatch.setattr(video, "_write_gif", lambda mp4: mp4)
+    for which in ("last", "1"):
+        video.render_run(run, checkpoint=which)
+    (last, of_last), (first, of_first) = films
+    assert (last, first) == ("navigation-task0.mp4", "navigation-task0-1.mp4")
+    assert of_last.endswith("2 meta-updates")
+    assert of_first.endswith("1 meta-updates")
+    with pytest.raises(ValueError, match=r"checkpoint is best: .* has no validation to tell"):
+        video.render_run(run, checkpoint="best")
