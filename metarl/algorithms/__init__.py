@@ -8,6 +8,7 @@ from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
 from metarl.extensions import LEARNERS, load_installed
+from metarl.networks import hyper as hyper  # which registers its policy
 from metarl.types import MetaLearner
 
 ALGORITHMS: dict[str, type[MetaLearner]] = LEARNERS

@@ -80,6 +80,16 @@ class RecurrentPolicy(MemoryPolicy):
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Orthogonal encoder, a policy head near zero (nearly uniform or centered actions), a zero value head."""
+        params = self._begin(spec, generator)
+        num_outputs = self._num_outputs(spec)
+        params["policy.weight"] = 0.01 * orthogonal(num_outputs, self.memory_size, generator)
+        params["policy.bias"] = torch.zeros(num_outputs, device=generator.device)
+        params["value.weight"] = torch.zeros(1, self.memory_size, device=generator.device)
+        params["value.bias"] = torch.zeros(1, device=generator.device)
+        return params | self._end(spec, generator.device)
+
+    def _begin(self, spec: EnvSpec, generator: torch.Generator) -> Params:
+        """What is below the heads: encoder and memory."""
         self.require_fits(spec)
         memory = MEMORIES[self.memory]
         num_inputs = self.encoder.num_features(spec)
@@ -90,15 +100,17 @@ class RecurrentPolicy(MemoryPolicy):
             params[f"encoder.bias_{layer}"] = torch.zeros(size, device=generator.device)
             num_inputs = size
         weights = memory.init(num_inputs, self.memory_size, generator)
-        params |= {f"memory.{name}": value for name, value in weights.items()}
-        num_outputs = spec.action_dim * (2 if self.head == "tanh" else 1)
-        params["policy.weight"] = 0.01 * orthogonal(num_outputs, self.memory_size, generator)
-        params["policy.bias"] = torch.zeros(num_outputs, device=generator.device)
-        params["value.weight"] = torch.zeros(1, self.memory_size, device=generator.device)
-        params["value.bias"] = torch.zeros(1, device=generator.device)
+        return params | {f"memory.{name}": value for name, value in weights.items()}
+
+    def _end(self, spec: EnvSpec, device: torch.device) -> Params:
+        """What is no network: the standard deviation, and statistics of observations."""
+        std: Params = {}
         if not spec.discrete and self.head == "linear":
-            params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
-        return params | (initial(spec, generator.device) if self.normalize_obs else {})
+            std["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=device)
+        return std | (initial(spec, device) if self.normalize_obs else {})
+
+    def _num_outputs(self, spec: EnvSpec) -> int:
+        return spec.action_dim * (2 if self.head == "tanh" else 1)
 
     def inputs(
         self,
@@ -117,21 +129,28 @@ class RecurrentPolicy(MemoryPolicy):
         return MEMORIES[self.memory].empty(batch, self.memory_size, device)
 
     def __call__(self, params: Params, inputs: Float[Tensor, "batch time in"], memory: Any) -> ActorCritic:
-        x = self._observed(params, inputs)
+        x, memory = self._remembered(params, self._observed(params, inputs), memory)
+        head = linear(x, params["policy.weight"], params["policy.bias"])
+        value = linear(x, params["value.weight"], params["value.bias"])
+        return ActorCritic(self._distribution(params, head), value.squeeze(-1), memory)
+
+    def _remembered(
+        self, params: Params, x: Float[Tensor, "batch time in"], memory: Any
+    ) -> tuple[Float[Tensor, "batch time size"], Any]:
+        """What memory says of each step, and the memory after the last one."""
         for layer in range(len(self.encoder_sizes)):
             x = torch.tanh(linear(x, params[f"encoder.weight_{layer}"], params[f"encoder.bias_{layer}"]))
         weights = {name.removeprefix("memory."): value for name, value in params.items() if name.startswith("memory.")}
-        x, memory = MEMORIES[self.memory](weights, x, memory)
-        head = linear(x, params["policy.weight"], params["policy.bias"])
-        value = linear(x, params["value.weight"], params["value.bias"]).squeeze(-1)
+        return MEMORIES[self.memory](weights, x, memory)
+
+    def _distribution(self, params: Params, head: Float[Tensor, "batch time out"]) -> Distribution:
         smallest = math.log(self.min_std)
         if self.head == "tanh":
             mean, log_std = torch.tanh(head).chunk(2, dim=-1)
-            return ActorCritic(DiagGaussian(mean, log_std.clamp(min=smallest)), value, memory)
+            return DiagGaussian(mean, log_std.clamp(min=smallest))
         if "log_std" not in params:
-            return ActorCritic(Categorical.from_logits(head), value, memory)
-        log_std = params["log_std"].clamp(min=smallest).expand_as(head)
-        return ActorCritic(DiagGaussian(head, log_std), value, memory)
+            return Categorical.from_logits(head)
+        return DiagGaussian(head, params["log_std"].clamp(min=smallest).expand_as(head))
 
     def _observed(self, params: Params, inputs: Float[Tensor, "batch time in"]) -> Float[Tensor, "batch time out"]:
         """The inputs, their observation normalized and encoded."""
