@@ -137,7 +137,7 @@ class HyperPolicy(RecurrentPolicy):
 
 
 def generated(
-    weight: Float[Tensor, "out*(in+1) code"], code: Float[Tensor, "batch time code"], x: Float[Tensor, "batch time in"]
+    weight: Float[Tensor, "weight code"], code: Float[Tensor, "batch time code"], x: Float[Tensor, "batch time in"]
 ) -> Float[Tensor, "batch time out"]:
     """A linear layer of each step's own weights, and its bias, which are ``weight`` times the step's code.
 
@@ -155,7 +155,7 @@ def generated(
 
 
 def _generated(
-    weight: Float[Tensor, "out*in code"], code: Float[Tensor, "step code"], x: Float[Tensor, "step in"]
+    weight: Float[Tensor, "weight code"], code: Float[Tensor, "step code"], x: Float[Tensor, "step in"]
 ) -> Float[Tensor, "step out"]:
     return torch.bmm(linear(code, weight).unflatten(-1, (-1, x.shape[-1])), x.unsqueeze(-1)).squeeze(-1)
 
