@@ -31,8 +31,8 @@ class Ring(NamedTuple):
 
     keys: Float[Tensor, "batch layer window size"]
     values: Float[Tensor, "batch layer window size"]
-    filled: Bool[Tensor, "batch window"]
-    """Whether there was a step."""
+    filled: Float[Tensor, "batch window"]
+    """1 where there was a step, 0 where the trial had not begun."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Transformer:
 
     def empty(self, batch: int, size: int, device: torch.device) -> Ring:
         nothing = torch.zeros(batch, self.layers, self.window, size, device=device)
-        return Ring(nothing, nothing, torch.zeros(batch, self.window, dtype=torch.bool, device=device))
+        return Ring(nothing, nothing, torch.zeros(batch, self.window, device=device))
 
     def __call__(
         self, params: Params, x: Float[Tensor, "batch time in"], state: Ring
@@ -88,8 +88,8 @@ class Transformer:
         self, params: Params, x: Float[Tensor, "batch time size"], ring: Ring
     ) -> tuple[Float[Tensor, "batch time size"], Ring]:
         """At most as many steps as a window has, from what is remembered on."""
-        filled = torch.cat([ring.filled, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
-        sees = _within(x.shape[1], self.window, x.device) & filled.unsqueeze(1)  # [batch query key]
+        filled = torch.cat([ring.filled, torch.ones_like(x[..., 0])], dim=1)
+        sees = _within(x.shape[1], self.window, x.device) & (filled > 0).unsqueeze(1)  # [batch query key]
         waves = _sinusoids(self.window, x)
         kept = []
         for layer in range(self.layers):

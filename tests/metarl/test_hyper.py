@@ -178,7 +178,7 @@ def largest(learner: RL2, at_once: int, monkeypatch: pytest.MonkeyPatch) -> int:
     state = learner.init(tasks.spec, seeded())
     batch = learner.credit(state, play(learner, tasks, state))
     with Largest() as counted:
-        learner.update(state, [batch])
+        meta_update(learner, state, [batch])
     return counted.numbers
 
 
@@ -218,12 +218,12 @@ def test_rl2_replays_what_it_played_and_learns_every_weight(policy: HyperPolicy,
     state = trained(learner, tasks.spec)._replace(num_updates=0)
     batch = learner.credit(state, play(learner, tasks, state, episodes=6))
     for bptt_steps in (0, 4):
-        dist = replace(learner, bptt_steps=bptt_steps).replay(state.meta, batch).dist
+        dist = replace(learner, bptt_steps=bptt_steps).replay(state, batch).dist
         torch.testing.assert_close(dist.log_prob(batch.action), batch.log_prob, rtol=1e-4, atol=1e-4)
-    after, metrics = learner.update(state, [batch])
+    after, metrics = meta_update(learner, state, [batch])
     assert all(not torch.equal(after.meta[name], state.meta[name]) for name in state.meta)
     assert metrics["train/meta_gradient_norm"] > 0
-    again, _ = learner.update(state, [batch])
+    again, _ = meta_update(learner, state, [batch])
     assert equal(again, after), "a resumed run repeats it to the bit"
 
 

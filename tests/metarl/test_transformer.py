@@ -9,7 +9,7 @@ import torch
 from rl2_checks import play, trained
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from metarl.algorithms.rl2 import RL2
 from metarl.envs.fields import BadField
@@ -201,16 +201,16 @@ def test_replay_repeats_a_trial_longer_than_the_window_at_any_truncation() -> No
     state = trained(learner, tasks.spec)
     batch = play(learner, tasks, state, episodes=20)
     for bptt_steps in (0, 3, 7):
-        dist = replace(learner, bptt_steps=bptt_steps).replay(state.meta, batch).dist
+        dist = replace(learner, bptt_steps=bptt_steps).replay(state, batch).dist
         torch.testing.assert_close(dist.log_prob(batch.action), batch.log_prob, rtol=0, atol=1e-5)
-    forgetful = replace(learner, policy=replace(learner.policy, memory_window=2)).replay(state.meta, batch)
+    forgetful = replace(learner, policy=replace(learner.policy, memory_window=2)).replay(state, batch)
     assert (forgetful.dist.log_prob(batch.action) - batch.log_prob).abs().max() > 1e-3, "negative control"
 
 
 def test_an_empty_ring_is_no_step_of_zeros() -> None:
     """The first step attends to itself alone: what an empty ring holds has no part in it."""
     params, x, empty = weights_of(SMALL), sequence(2), SMALL.empty(BATCH, SIZE, CPU)
-    noise = tree_map(lambda leaf: leaf if leaf.dtype == torch.bool else leaf + 1.0, empty)
+    noise = empty._replace(keys=empty.keys + 1.0, values=empty.values + 1.0)
     assert torch.equal(SMALL(params, x, empty)[0], SMALL(params, x, noise)[0])
 
 
