@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from update_checks import meta_update
 
 from metarl.algorithms.rl2 import RL2
 from metarl.deploy.export import step_of
