@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from metarl.types import Actor, Stage, TrajectoryBatch, trial_stages
+from metarl.types import Actor, Previous, Stage, TrajectoryBatch, trial_stages
 
 
 class MemoryLearner:
@@ -19,6 +19,11 @@ class MemoryLearner:
 
     def actor(self, state: Any, num_tasks: int) -> Actor:
         raise NotImplementedError
+
+    def beginning(self, actor: Any, previous: Previous) -> tuple[Any, Previous]:
+        """At the first step of a trial the empty memory, and what is fed then; later what is given. An exported policy
+        begins with it."""
+        return actor, previous
 
     def explorer(self, state: Any, num_tasks: int, generator: torch.Generator) -> Actor:
         return self.actor(state, num_tasks)

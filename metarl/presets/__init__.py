@@ -19,6 +19,7 @@ from metarl.presets import (
     ant,
     bandits,
     few_shot,
+    grid_navi,
     gymnasium,
     half_cheetah,
     metaworld,
@@ -71,6 +72,17 @@ def make(task: str, learner: str, preset: str | None = None, task_preset: str | 
     return experiment if task_preset is None else replace(experiment, task=definition)
 
 
-for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld, few_shot):
+for _family in (
+    half_cheetah,
+    ant,
+    walkers,
+    navigation,
+    bandits,
+    tabular_mdps,
+    grid_navi,
+    gymnasium,
+    metaworld,
+    few_shot,
+):
     for _presets in _family.PRESETS:
         add(_presets)
