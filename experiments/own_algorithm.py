@@ -21,7 +21,7 @@ from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import clipped_ratio_loss
 from metarl.networks.normalize import updated
-from metarl.types import Metrics, Params, TrajectoryBatch
+from metarl.types import Experience, Metrics, Params, TrajectoryBatch
 
 
 class ANILState(NamedTuple):
@@ -57,8 +57,8 @@ class ANIL(GradientLearner):
         last = len(self.policy.hidden_sizes)
         return theta, {name: rates[name] for name in (f"weight_{last}", f"bias_{last}")}
 
-    def update(self, state: ANILState, batches: list[TrajectoryBatch]) -> tuple[ANILState, Metrics]:
-        *inner, post = batches
+    def update(self, state: ANILState, experience: Experience, generator: torch.Generator) -> tuple[ANILState, Metrics]:
+        *inner, post = experience.batches
         meta, optimizer, metrics = state.meta, state.optimizer, Metrics()
 
         def loss(phi: Params, batch: TrajectoryBatch) -> Tensor:  # of one task
@@ -76,7 +76,7 @@ class ANIL(GradientLearner):
                 return state, {"train/skipped_updates": 1.0}
             metrics = {"train/loss": losses.mean().item(), "train/meta_gradient_norm": norm.item()}
             meta, optimizer = adam_step(meta, gradient, optimizer, self.learning_rate)
-        return ANILState(updated(meta, batches), optimizer), metrics | self.policy.metrics(meta)
+        return ANILState(updated(meta, experience.batches), optimizer), metrics | self.policy.metrics(meta)
 
 
 presets.add(

@@ -45,7 +45,7 @@ def main() -> None:
     env = experiment.make_env(8, 8, stream="resets")
     env.set_tasks(experiment.task.sample(8, progress.tasks))
     state, meta = progress.learner_state, progress.learner_state.meta
-    before, actor = rollout(env, learner.act, learner.explorer(state, 8), 1, progress.actions)
+    before, actor = rollout(env, learner.act, learner.explorer(state, 8, progress.updates), 1, progress.actions)
     before = learner.credit(state, before)
     after, _ = rollout(env, learner.act, learner.adapt(state, actor, before), 1, progress.actions)
     batches = [before, learner.credit(state, after)]

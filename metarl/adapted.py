@@ -16,8 +16,8 @@ from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import MetaTest, measure
 from metarl.rollout import nothing_before
 from metarl.seeds import stream
-from metarl.separate_tests import Stage, separate_tests
-from metarl.types import Actor, MetaLearner, Previous
+from metarl.separate_tests import Adapting, separate_tests
+from metarl.types import Actor, MetaLearner, Previous, remembers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Learned:
 class Adapted:
     """What acts in a batch of worlds, after some adaptation."""
 
-    def __init__(self, agent: Learned, stage: Stage, generator: torch.Generator, *, num_tasks: int = 1) -> None:
+    def __init__(self, agent: Learned, stage: Adapting, generator: torch.Generator, *, num_tasks: int = 1) -> None:
         self._agent, self._learner, self._stage, self._generator = agent, agent.learner, stage, generator
         self._action_dim, self._num_tasks = agent.task.spec.action_dim, num_tasks
         self._action: Tensor | None = None
@@ -62,7 +62,7 @@ class Adapted:
         taken = self._action if action is None else action
         if taken is None:
             raise ValueError("nothing has acted yet: call act() before observe()")
-        self.previous = Previous(taken, step.reward, step.terminated, step.truncated)
+        self.previous = Previous(taken, step.reward, step.terminated, step.truncated, step.next_obs)
 
     def test(self, env: TaskEnv, *, greedy: bool = True, seed: int = 0) -> MetaTest:
         """One episode in every world of ``env``, which has the tasks that it adapted to (and, for an agent that
@@ -86,7 +86,7 @@ class Adapted:
         if not 0 <= task < self._num_tasks:
             raise BadField(f"task is {task}: use 0 to {self._num_tasks - 1}")
         actor, previous = self.actor, self.previous
-        if not self._learner.remembers:
+        if not remembers(self._learner):
             actor = tree_map(lambda x: x[task : task + 1].clone(), actor)
             previous = None
         elif self._num_tasks > 1 or (previous is not None and previous.reward.numel() > 1):

@@ -19,15 +19,15 @@ from pathlib import Path
 from metarl.adapted import Adapted, Learned
 from metarl.envs.api import TaskEnv
 from metarl.envs.fields import BadField
-from metarl.rollout import rollout
+from metarl.rollout import after, rollout
 from metarl.runs.code import run_code
 from metarl.runs.folder import load_experiment
 from metarl.runs.snapshot import load_chosen
 from metarl.runs.versions import recorded_commit
 from metarl.seeds import stream
-from metarl.separate_tests import Stage
+from metarl.separate_tests import Adapting
 from metarl.trial import Trial
-from metarl.types import Previous
+from metarl.types import remembers
 
 
 def load(
@@ -83,14 +83,12 @@ class TrainedAgent(Learned):
         learner = self.learner
         generator = stream(seed, "meta-test actions", device=str(env.device))
         actor = learner.actor(self.state, env.num_tasks)
-        if not learner.remembers:
+        if not remembers(learner):
             for scale in [1.0] * learner.adapt_steps if scales is None else scales:
                 batch, actor = rollout(env, learner.act, actor, episodes, generator)
                 actor = learner.adapt(self.state, actor, learner.credit(self.state, batch), scale=scale)
-            return Adapted(self, Stage(actor), generator, num_tasks=env.num_tasks)
+            return Adapted(self, Adapting(actor), generator, num_tasks=env.num_tasks)
         if env.spec.terminates:
             raise BadField("env has episodes that end early, memory would go on: use trial(), or metarl.meta_test")
         batch, actor = rollout(env, learner.act, actor, episodes, generator, trials=True)
-        last = (batch.action, batch.reward, batch.terminated, batch.truncated)
-        before = Previous(*(x[:, :, -1].clone() for x in last))
-        return Adapted(self, Stage(actor, before, batch.valid.any(-1)), generator, num_tasks=env.num_tasks)
+        return Adapted(self, Adapting(actor, after(batch, -1), batch.valid.any(-1)), generator, num_tasks=env.num_tasks)

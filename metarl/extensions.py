@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 GROUPS = ("metarl.learners", "metarl.policies")  # of entry points
-METHODS = ("init", "explorer", "actor", "act", "credit", "adapt", "update", "without_adaptation")  # of a MetaLearner
+METHODS = ("init", "explorer", "actor", "act", "credit", "adapt", "update", "without_adaptation", "stages", "describe")
 
 LEARNERS: dict[str, type] = {}
 """Every meta-learner by the name of its class."""

@@ -115,13 +115,6 @@ def total_params(params: Params) -> Params:
     return {name: piece.view_as(value) for (name, value), piece in zip(params.items(), pieces, strict=True)}
 
 
-def sum_gradients(leaves: Params) -> None:
-    """Each leaf's gradient becomes the sum over ranks."""
-    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    for name, gradient in total_params(gradients).items():
-        leaves[name].grad = gradient
-
-
 def everyone(value: Any) -> list[Any]:
     """What each rank has."""
     group = _GROUP.get()

@@ -92,7 +92,7 @@ def _play(
                 "next_obs": step.next_obs,
             }
         )
-        previous = Previous(action, step.reward, step.terminated, step.truncated)
+        previous = Previous(action, step.reward, step.terminated, step.truncated, step.next_obs)
         ended = step.terminated | step.truncated
         episodes_left -= ended.long()
         steps_left -= playing.sum(1, keepdim=True)
@@ -127,4 +127,9 @@ def nothing_before(obs: Float[Tensor, "task env obs"], action_dim: int) -> Previ
     """What a policy is fed at the first step of a trial."""
     nothing = torch.zeros(obs.shape[:2], dtype=torch.bool, device=obs.device)
     action = torch.zeros(*obs.shape[:2], action_dim, device=obs.device)
-    return Previous(action, torch.zeros(obs.shape[:2], device=obs.device), nothing, nothing)
+    return Previous(action, torch.zeros(obs.shape[:2], device=obs.device), nothing, nothing, torch.zeros_like(obs))
+
+
+def after(batch: TrajectoryBatch, step: int) -> Previous:
+    """What a policy is fed after a step of experience that all worlds took, as copies."""
+    return Previous(*(getattr(batch, name)[:, :, step].clone() for name in Previous._fields))

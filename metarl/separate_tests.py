@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.api import TaskEnv
-from metarl.rollout import Act, rollout
+from metarl.rollout import Act, after, rollout
 from metarl.types import Actor, Agent, MetaLearner, Previous, TrajectoryBatch
 
 
-class Stage(NamedTuple):
+class Adapting(NamedTuple):
     """What acts after some adaptation."""
 
     actor: Actor
@@ -23,7 +23,7 @@ class Stage(NamedTuple):
 
 
 def separate_tests(
-    agent: Agent, stages: Iterator[Stage], env: TaskEnv, generator: torch.Generator, *, greedy: bool
+    agent: Agent, stages: Iterator[Adapting], env: TaskEnv, generator: torch.Generator, *, greedy: bool
 ) -> Iterator[TrajectoryBatch]:
     """An episode of every world of ``env`` at each stage."""
     act = greedily(agent.act) if greedy else agent.act
@@ -41,20 +41,20 @@ def inner_steps(
     generator: torch.Generator,
     *,
     min_steps: int = 0,
-) -> Iterator[Stage]:
+) -> Iterator[Adapting]:
     """What acts before any inner step and after each, taken on sampled episodes, one in every world of ``env``."""
     env.set_tasks(task)
     actor = learner.actor(state, env.num_tasks)
-    yield Stage(actor)
+    yield Adapting(actor)
     for scale in scales:
         batch, actor = rollout(env, learner.act, actor, 1, generator, min_steps=min_steps)
         actor = learner.adapt(state, actor, learner.credit(state, batch), scale=scale)
-        yield Stage(actor)
+        yield Adapting(actor)
 
 
 def trial_episodes(
     agent: Agent, state: Any, env: TaskEnv, task: Float[Tensor, "task ..."], episodes: int, generator: torch.Generator
-) -> Iterator[Stage]:
+) -> Iterator[Adapting]:
     """What an agent remembers as each of ``episodes`` begins, all before it sampled; the last one is not played.
 
     For tasks whose episodes last to the horizon, so that all worlds begin theirs in the same step. Acting leaves the
@@ -73,15 +73,14 @@ def trial_episodes(
 
     actor = agent.actor(state, env.num_tasks)
     if episodes == 1:
-        yield Stage(actor)
+        yield Adapting(actor)
         return
     batch, actor = rollout(env, act, actor, episodes - 1, generator, trials=True)
     usable = batch.valid.any(-1)
-    recorded = (batch.action, batch.reward, batch.terminated, batch.truncated)
-    before = [Previous(*(x[:, :, end - 1].clone() for x in recorded)) for end in range(horizon, clock + 1, horizon)]
-    del batch, recorded  # the tests need memory, too
-    yield Stage(begun[0])
-    yield from (Stage(*stage, usable) for stage in zip([*begun[1:], actor], before, strict=True))
+    before = [after(batch, end - 1) for end in range(horizon, clock + 1, horizon)]
+    del batch  # the tests need memory, too
+    yield Adapting(begun[0])
+    yield from (Adapting(*stage, usable) for stage in zip([*begun[1:], actor], before, strict=True))
 
 
 def greedily(act: Act) -> Act:

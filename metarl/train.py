@@ -15,7 +15,7 @@ from metarl.envs.registry import TaskDistribution
 from metarl.faults import require_enough
 from metarl.metrics import adaptation_metrics
 from metarl.rollout import rollout
-from metarl.types import MetaLearner, Metrics
+from metarl.types import Experience, MetaLearner, Metrics, remembers
 
 MAX_SKIPPED = 3  # updates in a row
 
@@ -29,6 +29,8 @@ class Progress:
     """Draws the tasks; nothing else does, so the number of worlds has no influence on them."""
     actions: torch.Generator
     """Draws the actions."""
+    updates: torch.Generator
+    """Draws what explorers and meta-updates need; in every rank the same numbers."""
     iteration: int = 0
     """Iterations completed."""
     env_steps: int = 0
@@ -60,25 +62,27 @@ def train(
             row, or as long as the training went.
     """
     began, skipped = progress.iteration, 0
-    learner = scheduled(learner, iterations)
+    learner, trials = scheduled(learner, iterations), remembers(learner)
     while progress.iteration < iterations:  # 2
         begin()
         clock = Stopwatch(env.device)
         sampled = ranks.own(tasks.sample(env.num_tasks * ranks.size(), progress.tasks))  # 3: T_i ~ p(T)
         env.set_tasks(sampled)
-        actor, batches = learner.explorer(progress.learner_state, env.num_tasks), []
+        explorer = learner.explorer(progress.learner_state, env.num_tasks, progress.updates)
+        actor, batches = explorer, []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
             with clock("sampling"):
-                batch, actor = rollout(  # 5, 8: D_i, D'_i
-                    env, learner.act, actor, episodes, progress.actions, trials=learner.remembers
-                )
-            require_enough(batch, env, tasks, sampled, episodes=episodes, trials=learner.remembers)
+                batch, actor = rollout(
+                    env, learner.act, actor, episodes, progress.actions, trials=trials
+                )  # 5, 8: D_i, D'_i
+            require_enough(batch, env, tasks, sampled, episodes=episodes, trials=trials)
             with clock("optimization"):
                 batches.append(learner.credit(progress.learner_state, batch))
                 if step < learner.adapt_steps:
                     actor = learner.adapt(progress.learner_state, actor, batches[-1])  # 6-7
         with clock("optimization"):
-            progress.learner_state, metrics = learner.update(progress.learner_state, batches)  # 10
+            experience = Experience(sampled, explorer, batches)
+            progress.learner_state, metrics = learner.update(progress.learner_state, experience, progress.updates)  # 10
         num_steps = sum(ranks.everyone(sum(int(batch.valid.sum()) for batch in batches)))
         progress.iteration += 1
         progress.env_steps += num_steps
@@ -95,7 +99,7 @@ def train(
 
 def scheduled(learner: MetaLearner, iterations: int) -> MetaLearner:
     """The learner with its schedule over so many iterations, where it has one that follows the run's length."""
-    if getattr(learner, "anneal_updates", 0) is None:
+    if learner.describe().anneal_updates is None:
         return replace(learner, anneal_updates=iterations)  # type: ignore[type-var]
     return learner
 

@@ -15,8 +15,8 @@ from metarl.adapted import Adapted, Learned
 from metarl.envs.api import LARGEST, EnvSpec, Step
 from metarl.envs.fields import BadField
 from metarl.seeds import stream
-from metarl.separate_tests import Stage
-from metarl.types import TrajectoryBatch
+from metarl.separate_tests import Adapting
+from metarl.types import TrajectoryBatch, remembers
 
 Numbers = float | int | Sequence[Any] | NDArray[Any] | np.generic | Tensor
 
@@ -32,10 +32,10 @@ class Trial:
         self.spec: EnvSpec = agent.task.spec
         self._agent, self._learner, self._device = agent, agent.learner, torch.device(agent.device)
         generator = stream(seed, "meta-test actions", device=agent.device)
-        stage = Stage(agent.learner.actor(agent.state, 1))
+        stage = Adapting(agent.learner.actor(agent.state, 1))
         self.acting = Adapted(agent, stage, generator)
         """What acts, in one world of one task."""
-        self._clock = 0
+        self._clock, self._remembers = 0, remembers(agent.learner)
         self._seen = {"inner_steps": 0, "episodes": 0, "steps": 0}
         self._obs: Tensor | None = None  # of an action that nothing is known of yet
         self._steps: list[dict[str, Any]] = []  # since the last inner step
@@ -52,7 +52,7 @@ class Trial:
             ValueError: another shape, a number that is not finite, or an agent that remembers and has not been told
                 what its last action brought.
         """
-        if self._obs is not None and self._learner.remembers:
+        if self._obs is not None and self._remembers:
             raise ValueError("the last action brought nothing yet: call observe() between two calls of act()")
         self._obs = self._vector("obs", obs, self.spec.obs_dim)
         action = self.acting.act(self._obs, greedy=greedy)[0, 0]
@@ -87,10 +87,10 @@ class Trial:
         step = Step(next_obs, next_obs, earned, ended[0], ended[1], never, never)
         self.acting.observe(step, None if action is None else self._taken(action))
         taken = self.acting.previous
-        if not self._learner.remembers and taken is not None:
+        if not self._remembers and taken is not None:
             self._steps.append(
                 taken._asdict()
-                | {"obs": self._obs, "next_obs": next_obs, "dist": self.acting.dist, "success": never, "valid": ~never}
+                | {"obs": self._obs, "dist": self.acting.dist, "success": never, "valid": ~never}
                 | {"clock": torch.full((1, 1), self._clock, device=self._device)}
             )
         self._seen["steps"] += 1
@@ -103,7 +103,7 @@ class Trial:
 
         ``scale`` is of the step size, a multiple of the learner's. ValueError: there is no whole episode to learn from.
         """
-        if self._learner.remembers:
+        if self._remembers:
             return
         if not self._steps or self._clock:
             raise ValueError(
@@ -138,7 +138,7 @@ class Trial:
                 policy that does not act as this one does.
             ImportError: what the extra ``deploy`` installs is missing.
         """
-        if self._obs is not None and self._learner.remembers:
+        if self._obs is not None and self._remembers:
             raise ValueError("the last action brought nothing yet: call observe() before export()")
         return self.acting.export(path, adaptation=self._seen)
 

@@ -17,7 +17,7 @@ ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2)}
 
 def learner_name(cls: type) -> str:
     """How a learner is called on the command line: ``maml``, ``es_maml``, ``rl2`` ...; some say it themselves."""
-    return str(getattr(cls, "called", "es_maml" if cls is ESMAML else cls.__name__.lower()))
+    return str(getattr(cls, "called", cls.__name__.lower()))
 
 
 def find_learner(name: str) -> type[Any]:  # a protocol with fields cannot be checked by class

@@ -10,7 +10,7 @@ policy has all worlds, hence more experience to adapt to. The ascent is Adam's (
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -25,21 +25,19 @@ from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import log_likelihood_loss
 from metarl.networks.normalize import learned, updated
-from metarl.seeds import stream
-from metarl.types import Metrics, Params, Previous, TrajectoryBatch
+from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
 
 
 class ESMAMLState(NamedTuple):
     meta: Params
     optimizer: OptimizerState
-    seed: int
-    """Of the perturbations."""
-    num_updates: int
 
 
 @dataclass(frozen=True)
 class ESMAML(GradientLearner):
     """An actor here is [task policy ...]: one policy in tests, ``2 * pairs`` perturbed ones in training."""
+
+    called: ClassVar[str] = "es_maml"
 
     learning_rate: float = 1e-2
     """Adam's step size."""
@@ -55,31 +53,27 @@ class ESMAML(GradientLearner):
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ESMAMLState:
         if ranks.size() > 1:
             raise BadField(f"{ranks.size()} processes share this run: ES-MAML runs in one, start it without torchrun")
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        return ESMAMLState(self.initial_weights(spec, generator), {}, seed, 0)
+        return ESMAMLState(self.initial_weights(spec, generator), {})
 
     def actor(self, state: HasMeta, num_tasks: int) -> Params:
         """theta for every task [task policy=1 ...]."""
         return {name: value.unsqueeze(1) for name, value in super().actor(state, num_tasks).items()}
 
-    def explorer(self, state: ESMAMLState, num_tasks: int) -> Params:
+    def explorer(self, state: ESMAMLState, num_tasks: int, generator: torch.Generator) -> Params:
         """What acts first in training: theta + sigma g and, after all of these, theta - sigma g [task policy ...]."""
-        noise = self.noise(state, num_tasks)
-        both = {name: self.perturbation * torch.cat([g, -g], dim=1) for name, g in noise.items()}
-        theta = {
+        actor = {
             name: value.expand(-1, 2 * self.pairs, *value.shape[2:])
             for name, value in self.actor(state, num_tasks).items()
         }
-        return theta | {name: theta[name] + both[name] for name in both}
+        for name, theta in learned(state.meta).items():
+            g = torch.randn(num_tasks, self.pairs, *theta.shape, generator=generator, device=theta.device)
+            actor[name] = actor[name] + self.perturbation * torch.cat([g, -g], dim=1)
+        return actor
 
-    def noise(self, state: ESMAMLState, num_tasks: int) -> Params:
-        """g [task pair ...] of the next update, a function of the state alone."""
-        device = next(iter(state.meta.values())).device
-        generator = stream(state.seed, "perturbations", state.num_updates, device=str(device))
-        return {
-            name: torch.randn(num_tasks, self.pairs, *value.shape, generator=generator, device=device)
-            for name, value in learned(state.meta).items()
-        }
+    def noise(self, explorer: Params) -> Params:
+        """g [task pair ...], by half of what separates the two policies of a pair."""
+        ends = {name: value.chunk(2, dim=1) for name, value in learned(explorer).items()}
+        return {name: (plus - minus) / (2 * self.perturbation) for name, (plus, minus) in ends.items()}
 
     def act(
         self, actor: Params, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
@@ -104,21 +98,24 @@ class ESMAML(GradientLearner):
         own = tree_map(lambda x: x.unflatten(0, (-1, num_policies)), super().credit(state, own))
         return vmap(vmap(lambda phi, batch: adapt(self.policy, phi, batch, scaled, log_likelihood_loss)))(actor, own)
 
-    def update(self, state: ESMAMLState, batches: list[TrajectoryBatch]) -> tuple[ESMAMLState, Metrics]:
+    def update(
+        self, state: ESMAMLState, experience: Experience, generator: torch.Generator
+    ) -> tuple[ESMAMLState, Metrics]:
+        batches = experience.batches
         post = batches[-1]
         episodes = torch.stack([by_policy(valid_episodes(batch), self.pairs) for batch in batches])
         sampled = (episodes > 0).all(0).all(1)  # by both policies of a pair, before and after they adapted
         of_world = valid_episodes(post).max().clamp(min=1)
         earned = by_policy(post.reward.where(post.valid, 0.0).sum(-1), self.pairs) / (episodes[-1] / of_world)
-        ascent = smoothed_gradient(self.noise(state, len(earned)), earned, self.perturbation, sampled)
+        ascent = smoothed_gradient(self.noise(experience.explorer), earned, self.perturbation, sampled)
         norm = flatten(ascent).norm().item()
         if not norm < float("inf"):  # false for NaN
-            return state._replace(num_updates=state.num_updates + 1), {"train/skipped_updates": 1.0}
+            return state, {"train/skipped_updates": 1.0}
         descent = {name: -value for name, value in ascent.items()}
         moved, optimizer = adam_step(learned(state.meta), descent, state.optimizer, self.learning_rate)
         meta = updated(state.meta | moved, batches)
         metrics = {"train/meta_gradient_norm": norm} | self.policy.metrics(meta)
-        return ESMAMLState(meta, optimizer, state.seed, state.num_updates + 1), metrics
+        return ESMAMLState(meta, optimizer), metrics
 
 
 def smoothed_gradient(

@@ -18,7 +18,7 @@ from metarl.networks.distributions import Distribution
 from metarl.networks.mlp import MLP
 from metarl.networks.protocol import Policy
 from metarl.networks.values import LinearFeatureBaseline
-from metarl.types import Params, Previous, TrajectoryBatch
+from metarl.types import Description, Params, Previous, Stage, TrajectoryBatch, inner_stages
 
 MOST_STEPS = 1000  # of adaptation; the experience of each is kept for the meta-update
 
@@ -88,9 +88,11 @@ class GradientLearner:
         require(self, "inner_lr", above=0)
         require(self, "discount", "gae_lambda", at_least=0, at_most=1)
 
-    @property
-    def remembers(self) -> bool:
-        return False
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
+        return inner_stages(max(1, self.adapt_steps) if steps is None else steps, later)
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__, self.policy, self.inner_lr)
 
     def without_adaptation(self: LearnerT) -> LearnerT:
         """The policy that earns most on average over tasks."""
@@ -110,7 +112,7 @@ class GradientLearner:
         theta, _ = self.split(state.meta)
         return {name: value.expand(num_tasks, *value.shape).contiguous() for name, value in theta.items()}
 
-    def explorer(self, state: Any, num_tasks: int) -> Params:
+    def explorer(self, state: Any, num_tasks: int, generator: torch.Generator) -> Params:
         return self.actor(state, num_tasks)
 
     def act(

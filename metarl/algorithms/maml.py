@@ -33,7 +33,7 @@ from metarl.losses.advantages import center, divisor
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import dice_loss, exploration_loss, log_likelihood_loss, lvc_loss, mean_over
 from metarl.networks.normalize import updated
-from metarl.types import Metrics, Params, TrajectoryBatch
+from metarl.types import Description, Experience, Metrics, Params, TrajectoryBatch
 
 INNER_LOSSES: dict[str, Loss] = {"lvc": lvc_loss, "dice": dice_loss}
 
@@ -63,6 +63,10 @@ class MAML(MetaGradientLearner):
                 f"task_weights is {self.task_weights!r}: E-MAML's credit for exploration has none, use equal"
             )
 
+    def describe(self) -> Description:
+        parts = [type(self).__name__, type(self.outer).__name__, self.estimator if self.estimator != "maml" else ""]
+        return self.described(parts)
+
     @property
     def inner_loss(self) -> Loss:
         return INNER_LOSSES.get(self.estimator, log_likelihood_loss)
@@ -75,7 +79,8 @@ class MAML(MetaGradientLearner):
         meta = self.initial_meta(spec, generator)
         return MAMLState(meta, {})
 
-    def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> tuple[MAMLState, Metrics]:
+    def update(self, state: MAMLState, experience: Experience, generator: torch.Generator) -> tuple[MAMLState, Metrics]:
+        batches = experience.batches
         meta, optimizer, metrics = self.outer.step(self.problem(batches), state.meta, state.optimizer)
         if "train/skipped_updates" not in metrics:
             meta = updated(meta, batches)

@@ -17,7 +17,7 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require
 from metarl.losses.advantages import center
 from metarl.losses.policy_gradient import log_likelihood_loss, mean_kl, mean_over
-from metarl.types import Params, TrajectoryBatch
+from metarl.types import Description, Params, TrajectoryBatch
 
 LEARNED_RATE = "inner_lr."  # prefix of the learned step sizes among the meta-parameters
 
@@ -42,6 +42,12 @@ class MetaGradientLearner(GradientLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "chunk_samples", at_least=1)
+
+    def described(self, parts: list[str]) -> Description:
+        """By these parts of its name, and whether step sizes are learned."""
+        name = " ".join(part for part in [*parts, "learned step sizes" * self.learn_inner_lr] if part)
+        found = super().describe()
+        return found._replace(name=name, learns_inner_lr=self.learn_inner_lr)
 
     @property
     def inner_loss(self) -> Loss:

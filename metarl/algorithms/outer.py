@@ -1,6 +1,6 @@
 """Outer steps: how meta-parameters move, given the meta-loss as a function of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from metarl.algorithms.gradient import Loss
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.optim import OptimizerState, adam_step, flatten, unflatten
+from metarl.losses.optim import OptimizerState, flatten, unflatten
 from metarl.losses.policy_gradient import clipped_ratio_loss, ratio_loss
+from metarl.losses.ppo import Slope, descend
 from metarl.losses.trust_region import backtrack, conjugate_gradient
 from metarl.types import Metrics, Params
 
@@ -135,15 +136,16 @@ def _adam(
     learning_rate: float,
     epochs: int,
 ) -> tuple[Params, OptimizerState, Metrics]:
-    started, metrics = (meta, optimizer), Metrics()
-    for epoch in range(epochs):
-        gradient, loss_value = problem.gradient(meta, loss)
-        flat_gradient = flatten(gradient)
-        if not torch.isfinite(flat_gradient).all():
-            return *started, metrics | {"train/skipped_updates": 1.0}
-        if epoch == 0:
-            metrics["train/loss_before"] = loss_value
-            metrics["train/meta_gradient_norm"] = flat_gradient.norm().item()
-        meta, optimizer = adam_step(meta, gradient, optimizer, learning_rate)
-    loss_after, kl = problem.evaluate(meta, loss)
-    return meta, optimizer, metrics | {"train/loss_after": loss_after, "train/kl": kl}
+    first = Metrics()
+
+    def slopes(params: Params) -> Iterator[Slope]:
+        gradient, loss_value = problem.gradient(params, loss)
+        if not first:
+            first.update({"train/loss_before": loss_value, "train/meta_gradient_norm": flatten(gradient).norm().item()})
+        yield Slope({**gradient}, {})
+
+    found = descend(meta, optimizer, slopes, epochs=epochs, learning_rate=learning_rate)
+    if found is None:
+        return meta, optimizer, first | {"train/skipped_updates": 1.0}
+    loss_after, kl = problem.evaluate(found.params, loss)
+    return found.params, found.optimizer, first | {"train/loss_after": loss_after, "train/kl": kl}

@@ -22,7 +22,7 @@ from metarl.envs.fields import require
 from metarl.losses.optim import OptimizerState
 from metarl.losses.policy_gradient import mean_kl, ratio_loss
 from metarl.networks.normalize import updated
-from metarl.types import Metrics, Params, TrajectoryBatch
+from metarl.types import Description, Experience, Metrics, Params, TrajectoryBatch
 
 
 class ProMPState(NamedTuple):
@@ -45,6 +45,9 @@ class ProMP(MetaGradientLearner):
         super().__post_init__()
         require(self, "kl_penalty", "target_kl", at_least=0)
 
+    def describe(self) -> Description:
+        return self.described([type(self).__name__, type(self.outer).__name__])
+
     @property
     def inner_loss(self) -> Loss:
         return ratio_loss
@@ -53,7 +56,10 @@ class ProMP(MetaGradientLearner):
         meta = self.initial_meta(spec, generator)
         return ProMPState(meta, {}, torch.full((self.adapt_steps,), self.kl_penalty, device=generator.device))
 
-    def update(self, state: ProMPState, batches: list[TrajectoryBatch]) -> tuple[ProMPState, Metrics]:
+    def update(
+        self, state: ProMPState, experience: Experience, generator: torch.Generator
+    ) -> tuple[ProMPState, Metrics]:
+        batches = experience.batches
         problem = self.problem(state, batches)
         meta, optimizer, metrics = self.outer.step(problem, state.meta, state.optimizer)
         metrics |= self.policy.metrics(meta)

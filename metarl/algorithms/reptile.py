@@ -10,7 +10,7 @@ from metarl.algorithms.gradient import GradientLearner
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
 from metarl.networks.normalize import learned, updated
-from metarl.types import Metrics, Params, TrajectoryBatch
+from metarl.types import Experience, Metrics, Params
 
 
 class ReptileState(NamedTuple):
@@ -37,7 +37,10 @@ class Reptile(GradientLearner):
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ReptileState:
         return ReptileState(self.initial_weights(spec, generator))
 
-    def update(self, state: ReptileState, batches: list[TrajectoryBatch]) -> tuple[ReptileState, Metrics]:
+    def update(
+        self, state: ReptileState, experience: Experience, generator: torch.Generator
+    ) -> tuple[ReptileState, Metrics]:
+        batches = experience.batches
         phi = self.actor(state, batches[0].reward.shape[0])
         for batch in batches:
             phi = self.adapt(state, phi, batch)

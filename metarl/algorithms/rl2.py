@@ -5,7 +5,6 @@ across the episodes of a trial, so adapting is remembering; PPO maximizes the re
 credit crosses the ends of episodes and stops at the end of the trial alone.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -20,17 +19,17 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns, gae, normalize
 from metarl.losses.optim import OptimizerState
-from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all, share_of
-from metarl.losses.trials import Chunk, before, chunks, goes_on, shares, trial_loss
+from metarl.losses.ppo import Slope, descend, shares, slope_of
+from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
+from metarl.losses.trials import before, chunks, goes_on, trial_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
-from metarl.types import Metrics, Params, Previous, TrajectoryBatch
+from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
-REWARD = "reward_mean_and_std"  # among the weights, but not learned by gradient
 
 
 class RL2State(NamedTuple):
@@ -41,10 +40,13 @@ class RL2State(NamedTuple):
     """Mean and standard deviation of the return from each step of a trial on; the value head predicts by how many
     deviations a step differs from the mean, so it need not learn time and scale. Steps not met yet are missing."""
     num_updates: int
+    reward_stats: Params
+    """Of the rewards that the policy is fed: their ``mean`` and ``std``; empty where they are not standardized."""
 
 
 class RL2Actor(NamedTuple):
     params: Params
+    reward_stats: Params
     memory: Any
     """Leaves [task * env ...]; None before the first step of a trial."""
 
@@ -80,6 +82,8 @@ class RL2:
     """Passes over a meta-batch."""
     minibatches: int = 1
     """Gradient steps of a pass, each on its share of the tasks."""
+    minibatch_order: Literal["strided", "drawn"] = "strided"
+    """Which tasks share a gradient step: every n-th, in each pass the same, or drawn anew for each pass."""
     clip: float = 0.2
     """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
     entropy_bonus: float = 0.01
@@ -119,24 +123,25 @@ class RL2:
     def adapt_steps(self) -> int:
         return 0
 
-    @property
-    def remembers(self) -> bool:
-        return True
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
+        return trial_stages(trial)
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
         return replace(self, policy=self.policy.without_memory())
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
-        meta = self.policy.init(spec, generator)
-        if self.standardize_reward:
-            meta[REWARD] = torch.tensor([0.0, 1 / self.reward_scale], device=generator.device)
-        return RL2State(meta, {}, torch.zeros(0, 2, device=generator.device), 0)
+        known = {"mean": 0.0, "std": 1 / self.reward_scale} if self.standardize_reward else {}
+        stats = {name: torch.tensor(value, device=generator.device) for name, value in known.items()}
+        return RL2State(self.policy.init(spec, generator), {}, torch.zeros(0, 2, device=generator.device), 0, stats)
 
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
-        return RL2Actor(state.meta, None)
+        return RL2Actor(state.meta, state.reward_stats, None)
 
-    def explorer(self, state: RL2State, num_tasks: int) -> RL2Actor:
+    def explorer(self, state: RL2State, num_tasks: int, generator: torch.Generator) -> RL2Actor:
         return self.actor(state, num_tasks)
 
     @torch.no_grad()
@@ -148,20 +153,20 @@ class RL2:
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
         actor, previous = self.beginning(actor, previous)
-        ended, reward = previous.terminated | previous.truncated, self._fed(actor.params, previous.reward)
+        ended, reward = previous.terminated | previous.truncated, self._fed(actor.reward_stats, previous.reward)
         inputs = self._inputs(obs, previous.action, reward, ended)
         dist, _, memory = self.policy(actor.params, inputs.flatten(0, 1).unsqueeze(1), actor.memory)
         dist = tree_map(lambda x: x.unflatten(0, obs.shape[:2]).squeeze(2), dist)
-        return dist.sample(generator), dist, RL2Actor(actor.params, memory)
+        return dist.sample(generator), dist, actor._replace(memory=memory)
 
     def beginning(self, actor: RL2Actor, previous: Previous) -> tuple[RL2Actor, Previous]:
         """At the first step of a trial the empty memory, and the reward that is fed as 0; later what is given."""
         if actor.memory is not None:
             return actor, previous
         memory = self.policy.empty_memory(previous.reward.numel(), previous.reward.device)
-        if REWARD in actor.params:
-            previous = previous._replace(reward=actor.params[REWARD][0].expand_as(previous.reward))
-        return RL2Actor(actor.params, memory), previous
+        if actor.reward_stats:
+            previous = previous._replace(reward=actor.reward_stats["mean"].expand_as(previous.reward))
+        return actor._replace(memory=memory), previous
 
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
@@ -173,9 +178,9 @@ class RL2:
         if self.baseline is None:
             scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
             mean, std = mean_and_std(scale, valid.shape[-1])
-            value = mean + std * self.replay(state.meta, batch).value
+            value = mean + std * self.replay(state, batch).value
         else:
-            seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state.meta, batch)
+            seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state, batch)
             all_ranks = (ranks.gathered(x) for x in (seen, returns, valid))
             value = ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
         next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
@@ -193,63 +198,56 @@ class RL2:
     def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
         raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
-    def update(self, state: RL2State, batches: list[TrajectoryBatch]) -> tuple[RL2State, Metrics]:
+    def update(self, state: RL2State, experience: Experience, generator: torch.Generator) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
-        (batch,) = batches
+        (batch,) = experience.batches
         if self.anneal_updates is None:
             raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
-        leaves = {name: x.clone().requires_grad_() for name, x in learned(state.meta).items() if name != REWARD}
-        params = state.meta | leaves
-        adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, eps=1e-5)
-        if state.optimizer:
-            adam.load_state_dict(copy.deepcopy(state.optimizer))  # Adam works in place
-        adam.param_groups[0]["lr"] = self.learning_rate * remaining
-        sums: dict[str, float] = {}
-        count = 0
-        for _ in range(self.epochs):
-            memory = None
-            for chunk in self._chunks(params, batch, return_scale):
-                said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
-                loss, terms = self._loss(said, chunk.batch, chunk.return_scale, self.entropy_bonus * remaining)
-                share = share_of(chunk.batch.valid)
-                adam.zero_grad()
-                (loss if share is None else share * loss).backward()
-                if share is not None:
-                    ranks.sum_gradients(leaves)
-                    terms = {name: ranks.total(share * term) for name, term in terms.items()}
-                norm = torch.nn.utils.clip_grad_norm_(leaves.values(), self.max_grad_norm)
-                if not norm.isfinite():
-                    return state, {"train/skipped_updates": 1.0}
-                adam.step()
-                terms["train/meta_gradient_norm"] = norm
-                count += 1
-                for name, term in terms.items():
-                    sums[name] = sums.get(name, 0.0) + term.item()
-        metrics = {name: value / count for name, value in sums.items()}
-        metrics["train/learning_rate"] = self.learning_rate * remaining
-        metrics |= self.policy.metrics(params)
+        drawn = generator if self.minibatch_order == "drawn" else None
+
+        def slopes(leaves: Params) -> Iterator[Slope]:
+            params, memory = state.meta | leaves, None
+            for part in shares(batch, self.minibatches, drawn):
+                inputs = self._trial_inputs(state, part)
+                for chunk in chunks(inputs, part, return_scale, steps=self.chunk_steps, overlap=self.chunk_overlap):
+                    said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
+                    loss, terms = self._loss(said, chunk.batch, chunk.return_scale, self.entropy_bonus * remaining)
+                    yield slope_of(loss, terms, leaves, chunk.batch)
+
+        rate = self.learning_rate * remaining
+        found = descend(
+            learned(state.meta),
+            state.optimizer,
+            slopes,
+            epochs=self.epochs,
+            learning_rate=rate,
+            eps=1e-5,
+            max_grad_norm=self.max_grad_norm,
+        )
+        if found is None:
+            return state, {"train/skipped_updates": 1.0}
+        params = state.meta | found.params
+        metrics = found.means() | {"train/learning_rate": rate} | self.policy.metrics(params)
         if "train/policy_std" not in metrics and isinstance(batch.dist, DiagGaussian):
             metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
-        meta = updated({name: leaf.detach() for name, leaf in params.items()}, batches)
-        if self.standardize_reward:
-            rate = SCALE_RATE if state.num_updates else 1.0
-            reward, valid = ranks.gathered(batch.reward), ranks.gathered(batch.valid)
-            meta[REWARD] = meta[REWARD].lerp(mean_and_std_of(reward, valid), rate)
-        return RL2State(meta, adam.state_dict(), return_scale, state.num_updates + 1), metrics
+        stats = self._followed(state, batch)
+        meta = updated(params, experience.batches)
+        return RL2State(meta, found.optimizer, return_scale, state.num_updates + 1, stats), metrics
 
-    def replay(self, params: Params, batch: TrajectoryBatch) -> ActorCritic:
-        """What ``params`` say of each step of whole trials, as they would have acting: leaves [task env time ...]."""
-        return self._replay(params, self._trial_inputs(params, batch), None)[0]
+    def _followed(self, state: RL2State, batch: TrajectoryBatch) -> Params:
+        """The mean and deviation of rewards, moved to those of a batch."""
+        if not state.reward_stats:
+            return {}
+        rate = SCALE_RATE if state.num_updates else 1.0
+        mean, std = mean_and_std_of(ranks.gathered(batch.reward), ranks.gathered(batch.valid))
+        before = state.reward_stats
+        return {"mean": before["mean"].lerp(mean, rate), "std": before["std"].lerp(std, rate)}
 
-    def _chunks(
-        self, params: Params, batch: TrajectoryBatch, return_scale: Float[Tensor, "known 2"]
-    ) -> Iterator[Chunk]:
-        """What the gradient steps of a pass are of."""
-        for part in shares(batch, self.minibatches):
-            inputs = self._trial_inputs(params, part)
-            yield from chunks(inputs, part, return_scale, steps=self.chunk_steps, overlap=self.chunk_overlap)
+    def replay(self, state: RL2State, batch: TrajectoryBatch) -> ActorCritic:
+        """What the policy says of each step of whole trials, as it would have acting: leaves [task env time ...]."""
+        return self._replay(state.meta, self._trial_inputs(state, batch), None)[0]
 
     def _loss(
         self, said: ActorCritic, batch: TrajectoryBatch, return_scale: Float[Tensor, "known 2"], entropy_bonus: float
@@ -274,10 +272,10 @@ class RL2:
         dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
         return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
 
-    def _trial_inputs(self, params: Params, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
+    def _trial_inputs(self, state: RL2State, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy is fed at each step of whole trials."""
         ended = batch.terminated | batch.truncated
-        action, reward, ended = (before(x) for x in (batch.action, self._fed(params, batch.reward), ended))
+        action, reward, ended = (before(x) for x in (batch.action, self._fed(state.reward_stats, batch.reward), ended))
         return self._inputs(batch.obs, action, reward, ended)
 
     def _inputs(
@@ -292,9 +290,6 @@ class RL2:
             ended = torch.zeros_like(ended)
         return self.policy.inputs(obs, action, reward, ended)
 
-    def _fed(self, params: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    def _fed(self, stats: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Rewards as the policy sees them one step later."""
-        if REWARD not in params:
-            return self.reward_scale * reward
-        mean, std = params[REWARD]
-        return (reward - mean) / std
+        return (reward - stats["mean"]) / stats["std"] if stats else self.reward_scale * reward

@@ -14,6 +14,7 @@ from metarl.envs.fields import BadField, require, require_numbers
 from metarl.evaluate import held_out_tasks
 from metarl.runs.folder import load_experiment
 from metarl.seeds import stream_seed
+from metarl.types import remembers
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Export:
         experiment, agent = load_experiment(self.run, "cpu"), load(self.run, device="cpu")
         learner, episodes = experiment.learner, self.adapt_episodes
         if episodes is None:
-            episodes = max(1, experiment.episodes_per_env - 1) if learner.remembers else experiment.episodes
+            episodes = max(1, experiment.episodes_per_env - 1) if remembers(learner) else experiment.episodes
         tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
         if self.task >= len(tasks):
             raise BadField(f"task is {self.task}: use 0 to {len(tasks) - 1}, the held-out tasks of this run")
@@ -64,7 +65,7 @@ class Export:
         env = experiment.task.make(1, 1, seed=stream_seed(self.seed, "export resets"))
         env.set_tasks(parameter[None])
         trial = agent.trial(seed=self.seed)
-        inner_steps = 1 if learner.remembers else learner.adapt_steps
+        inner_steps = 1 if remembers(learner) else learner.adapt_steps
         returns = adapt(trial, env, episodes=episodes, inner_steps=inner_steps)
         try:
             path = trial.export(self.out)

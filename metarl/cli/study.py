@@ -22,6 +22,7 @@ from metarl.runs.status import clock
 from metarl.runs.studies import NO_COMPARISON, Study, env_steps
 from metarl.runs.study_folders import Standing, StudyRun, collect, plan, standing
 from metarl.runs.study_work import Work, work_off
+from metarl.types import remembers
 
 WIDTH = 200  # of a table that is written where no terminal is
 
@@ -175,12 +176,11 @@ def smoke(study: Study) -> Study:
 
 def tiny(experiment: Experiment) -> Experiment:
     """Two iterations of a few short episodes."""
-    remembers = experiment.learner.remembers
     return replace(
         experiment,
         task=replace(experiment.task, horizon=min(10, experiment.task.horizon)),
         num_tasks=10,
-        num_envs=1 if remembers else 2,
+        num_envs=1 if remembers(experiment.learner) else 2,
         episodes=2,
         iterations=2,
         checkpoint_interval=1,

@@ -20,6 +20,7 @@ MEANING = {
     f"{PREVIOUS}reward": "what the last action earned, in the task's own units",
     f"{PREVIOUS}terminated": "the last step ended the task's episode",
     f"{PREVIOUS}truncated": "the last step was the last one before a time limit",
+    f"{PREVIOUS}next_obs": "the observation that the last action led to, before any reset",
 }
 
 

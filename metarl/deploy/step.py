@@ -32,11 +32,27 @@ class WithoutDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Noting(TorchFunctionMode):
+    """Notes which tensors are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._read |= {id(leaf) for leaf in tree_leaves((args, kwargs))}
+        return func(*args, **(kwargs or {}))
+
+    def fields(self, read: Previous) -> list[str]:
+        """The fields that were."""
+        return [name for name, value in read._asdict().items() if id(value) in self._read]
+
+
 class OneStep(torch.nn.Module):
     """``step(obs=..., previous_action=..., memory=...)`` -> action, its distribution, and ``next_memory``.
 
     Every tensor has a first axis of 1, the world. Inputs besides ``obs`` are there for a policy that remembers: what
-    the last action brought, each field of :class:`metarl.types.Previous`, and its memory.
+    the last action brought, the fields of :class:`metarl.types.Previous` that it reads, and its memory.
     """
 
     def __init__(self, agent: Agent, spec: EnvSpec, actor: Actor, previous: Previous) -> None:
@@ -47,10 +63,9 @@ class OneStep(torch.nn.Module):
         paths, self._tree = tree_flatten_with_path(actor)
         names, leaves = [name_of(path) for path, _ in paths], [leaf for _, leaf in paths]
         obs = torch.zeros(1, 1, spec.obs_dim)
-        with WithoutDraws():
-            _, dist, after = agent.act(actor, obs, previous, self._draws)
-            _, other, _ = agent.act(actor, obs, tree_map(torch.ones_like, previous), self._draws)
-        reads = any(not torch.equal(a, b) for a, b in zip(tree_leaves(dist), tree_leaves(other), strict=True))
+        with WithoutDraws(), Noting() as noting:
+            _, _, after = agent.act(actor, obs, previous, self._draws)
+        self._fed = noting.fields(previous)
         self._remembered = [i for i, (a, b) in enumerate(zip(leaves, tree_leaves(after), strict=True)) if a is not b]
         self._names = [name.replace(".", "_") for name in names]
         self.memory_names = [self._names[i] for i in self._remembered]
@@ -64,9 +79,7 @@ class OneStep(torch.nn.Module):
             name: [axis for axis in range(b.dim()) if leaves[i].shape[axis] != b.shape[axis]]
             for name, i, b in zip(self.memory_names, self._remembered, grown, strict=True)
         }
-        fed = {PREVIOUS + name: value[:, 0].clone() for name, value in previous._asdict().items()}
-        self._fed = reads or bool(self.memory_names)
-        inputs = {"obs": obs[:, 0]} | (fed if self._fed else {})
+        inputs = {"obs": obs[:, 0]} | {PREVIOUS + name: getattr(previous, name)[:, 0].clone() for name in self._fed}
         self.first = inputs | {name: leaves[i] for name, i in zip(self.memory_names, self._remembered, strict=True)}
         """Inputs of the step that comes next; those of ``obs`` are zeros."""
         self.example: dict[str, Tensor] = inputs | dict(zip(self.memory_names, grown, strict=True))
@@ -80,9 +93,7 @@ class OneStep(torch.nn.Module):
     def _step(self, **inputs: Tensor) -> dict[str, Tensor]:
         memory = dict(zip(self._remembered, (inputs[name] for name in self.memory_names), strict=True))
         leaves = [memory[i] if i in memory else self.get_buffer(name) for i, name in enumerate(self._names)]
-        previous = self._previous
-        if self._fed:
-            previous = Previous(*(inputs[PREVIOUS + name].unsqueeze(1) for name in Previous._fields))
+        previous = self._previous._replace(**{name: inputs[PREVIOUS + name].unsqueeze(1) for name in self._fed})
         actor, obs = tree_unflatten(leaves, self._tree), inputs["obs"].unsqueeze(1)
         with WithoutDraws():
             _, dist, after = self._agent.act(actor, obs, previous, self._draws)

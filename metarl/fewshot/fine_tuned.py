@@ -47,7 +47,9 @@ class FineTuned(InnerSteps):
         fresh = (weight.new_zeros(len(weight), spec.action_dim), bias.new_zeros(spec.action_dim))
         return theta | dict(zip(HEAD, fresh, strict=True))
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         examples = joined(episodes.support, episodes.query)
 
         def loss(theta: Params) -> Float[Tensor, ""]:

@@ -23,7 +23,7 @@ from metarl.fewshot.episodes import Episodes, Examples, ExampleSpec, joined
 from metarl.fewshot.learner import FewShot, LearnerState, descend, expanded, loss_of, predict
 from metarl.losses.optim import flatten
 from metarl.networks.predictors import HEAD, MLP, ConvNet
-from metarl.types import Metrics, Params
+from metarl.types import Description, Metrics, Params
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class InnerSteps(FewShot):
         require_numbers(self)
         require(self, "adapt_steps", at_least=0, at_most=MOST_STEPS)
         require(self, "inner_lr", above=0)
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__, inner_lr=self.inner_lr)
 
     def split(self, meta: Params) -> tuple[Params, Params]:
         """theta, and the step size of each of its parameters that adapts."""
@@ -97,6 +100,10 @@ class FewShotMAML(InnerSteps):
         super().__post_init__()
         require(self, "learning_rate", above=0)
 
+    def describe(self) -> Description:
+        learned = self.learn_inner_lr
+        return Description(f"FewShotMAML{' learned step sizes' * learned}", None, self.inner_lr, learned)
+
     def without_adaptation(self) -> "FewShotMAML":
         """The network to compare with: trained on all tasks jointly."""
         return replace(self, adapt_steps=0)
@@ -122,7 +129,9 @@ class FewShotMAML(InnerSteps):
         loss = loss_of(episodes.spec)
         return vmap(lambda phi, examples: loss(self.network, phi, examples))(phi, episodes.query).mean()
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         return descend(state, lambda meta: self.meta_loss(meta, episodes), self.learning_rate)
 
 
@@ -157,7 +166,9 @@ class FewShotReptile(InnerSteps):
         assert isinstance(spec, ExampleSpec)
         return LearnerState(self.network.init(spec.shape, spec.action_dim, generator), {})
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         theta, rates = self.split(state.meta)
         examples = joined(episodes.support, episodes.query)
         phi, total = expanded(theta, len(examples.y)), examples.y.shape[1]

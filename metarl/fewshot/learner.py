@@ -13,7 +13,7 @@ from metarl.envs.fields import BadField
 from metarl.fewshot.episodes import Episodes, Examples, ExampleSpec, example_loss
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.networks.predictors import MLP, ConvNet
-from metarl.types import Metrics, Params
+from metarl.types import Description, Metrics, Params, Stage, inner_stages
 
 State = TypeVar("State")
 
@@ -29,9 +29,11 @@ class FewShotLearner(Protocol[State]):
     def adapt_steps(self) -> int:
         """Inner gradient steps; 0 of a learner that adapts at once."""
 
-    @property
-    def remembers(self) -> bool:
-        """False: no memory lasts from episode to episode."""
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
+        """How it adapts; none of its stages is an episode of a trial."""
+
+    def describe(self) -> Description:
+        """What is said of it."""
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> State:
         """Meta-parameters and optimizer state before training."""
@@ -42,8 +44,8 @@ class FewShotLearner(Protocol[State]):
         """Of the query examples: before adaptation and after each inner step on the support set, its step size times
         the scale; a learner without inner steps has one prediction, after it has seen the support set."""
 
-    def update(self, state: State, episodes: Episodes) -> tuple[State, Metrics]:
-        """One meta-update from an episode of each task."""
+    def update(self, state: State, episodes: Episodes, generator: torch.Generator) -> tuple[State, Metrics]:
+        """One meta-update from an episode of each task; what it draws comes from ``generator``."""
 
 
 class LearnerState(NamedTuple):
@@ -60,9 +62,13 @@ class FewShot:
     def adapt_steps(self) -> int:
         return 0
 
-    @property
-    def remembers(self) -> bool:
-        return False
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
+        """Before any inner step and after each; of a learner that has none, after it has seen the support set."""
+        steps = self.adapt_steps if steps is None else steps
+        return inner_stages(steps, later) if self.adapt_steps else [Stage("adapted")]
+
+    def describe(self) -> Description:
+        return Description(type(self).__name__)
 
     def require_fits(self, spec: EnvSpec) -> None:
         """Refuses tasks that it cannot learn.

@@ -127,7 +127,9 @@ class MetaNetworks(FewShot):
         prediction: Tensor = vmap(of_task)(episodes.support, episodes.query.x)
         return prediction
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         def meta_loss(meta: Params) -> Float[Tensor, ""]:
             return example_loss(self.of_tasks(meta, episodes), episodes.query.y, episodes.spec).mean()
 

@@ -57,7 +57,9 @@ class Prototypical(FewShot):
         with torch.no_grad():
             return [vmap(lambda support, x: self.logits(state.meta, support, x))(episodes.support, episodes.query.x)]
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         def meta_loss(meta: Params) -> Float[Tensor, ""]:
             logits = vmap(lambda support, x: self.logits(meta, support, x))(episodes.support, episodes.query.x)
             return example_loss(logits, episodes.query.y, episodes.spec).mean()
@@ -88,7 +90,9 @@ class Nearest(FewShot):
         of_way = distance.unsqueeze(-1).where(labels.unsqueeze(1) > 0, torch.inf)  # [task query support way]
         return [-of_way.amin(2)]
 
-    def update(self, state: LearnerState, episodes: Episodes) -> tuple[LearnerState, Metrics]:
+    def update(
+        self, state: LearnerState, episodes: Episodes, generator: torch.Generator
+    ) -> tuple[LearnerState, Metrics]:
         return state, {}
 
 

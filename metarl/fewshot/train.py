@@ -42,7 +42,7 @@ def train_on_examples(
             per_task = episodes.support.y.shape[1] + episodes.query.y.shape[1]
             with clock("optimization"):
                 measured = adaptation(learner, progress, episodes) if update == 0 else {}
-                progress.learner_state, found = learner.update(progress.learner_state, episodes)
+                progress.learner_state, found = learner.update(progress.learner_state, episodes, progress.updates)
             metrics.append(found | measured)
             skipped = skipped + 1 if found.get("train/skipped_updates") else 0
             if skipped == MAX_SKIPPED:

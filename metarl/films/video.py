@@ -26,7 +26,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.folder import load_experiment
 from metarl.runs.snapshot import load_progress
 from metarl.seeds import stream
-from metarl.types import TrajectoryBatch
+from metarl.types import TrajectoryBatch, inner_scales, remembers
 
 WIDTH, HEIGHT = 480, 400  # pixels of a panel
 HEADER, MARGIN, DIVIDER = 68, 14, 4  # pixels; the header is a line about the video and one about each panel
@@ -83,8 +83,9 @@ def render_run(
     """
     experiment = load_experiment(run, device="cpu")
     tasks = held_out_tasks(experiment.task, experiment.eval_tasks)
-    remembers, horizon = experiment.learner.remembers, experiment.task.horizon
-    least, usual = (2, experiment.episodes_per_env) if remembers else (1, experiment.learner.adapt_steps)
+    horizon, stages = experiment.task.horizon, experiment.stages()
+    in_trials = remembers(experiment.learner)
+    least, usual = (2, len(stages)) if in_trials else (1, len(stages) - 1)
     adapt_steps = max(least, usual) if adapt_steps is None else adapt_steps
     if not 0 <= task_index < len(tasks):
         raise ValueError(f"task is {task_index}: use 0 to {len(tasks) - 1}, the held-out tasks of this run")
@@ -95,7 +96,7 @@ def render_run(
     task = tasks[task_index]
     scene = find_scene(experiment, task, num_steps=horizon if horizon > 1 else adapt_steps // 2)
 
-    env = experiment.make_env(1, 1 if remembers else experiment.episodes, stream="video resets")
+    env = experiment.make_env(1, 1 if in_trials else experiment.episodes, stream="video resets")
     progress = load_progress(experiment, run, print)
     before, *_, after = record(experiment, progress.learner_state, env, task, adapt_steps)
 
@@ -118,7 +119,8 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
     In place of episodes of a single step, the pulls of a bandit, stand the two halves of the trial.
     """
     learner = experiment.learner
-    inner_steps, trial = (0, adapt_steps) if learner.remembers else (adapt_steps, 1)
+    stages = learner.stages(adapt_steps, steps=adapt_steps)
+    trial = stages[-1].episodes
     halves = experiment.task.horizon == 1 and trial > 1
     generator = stream(experiment.seed, "video actions", device=experiment.device)
     poses: list[Tensor] = []
@@ -132,18 +134,14 @@ def record(experiment: Experiment, state: Any, env: Any, task: Float[Tensor, "..
         return learner.act(*arguments)
 
     clips = []
-    for batch in adaptation(learner, state, env, task[None], act, [1.0] * inner_steps, trial, generator):
+    for batch in adaptation(learner, state, env, task[None], act, inner_scales(stages), trial, generator):
         ended = (batch.terminated | batch.truncated)[0, 0].nonzero()[:trial, 0] + 1
         borders = [0, trial // 2, trial] if halves else [0, *ended.tolist()]
         clips += [_clip(batch, poses, begin, end) for begin, end in pairwise(borders)]
         poses.clear()
+    labels = [stage.label for stage in stages]
     if halves:
         labels = [f"pulls 1–{trial // 2}", f"pulls {trial // 2 + 1}–{trial}"]
-    elif learner.remembers:
-        labels = [f"episode {k}" for k in range(1, trial + 1)]
-    else:
-        after = [f"after {k} gradient step{'s' * (k > 1)}" for k in range(1, inner_steps + 1)]
-        labels = ["before adaptation", *after]
     return [Episode(label, *clip) for label, clip in zip(labels, clips, strict=True)]
 
 

@@ -26,13 +26,6 @@ class Chunk(NamedTuple):
     """Whether the trials begin with it."""
 
 
-def shares(batch: TrajectoryBatch, count: int) -> Iterator[TrajectoryBatch]:
-    """At most so many shares of the tasks, each with every n-th: tasks of one kind may lie side by side."""
-    count = min(count, batch.reward.shape[0])
-    for share in range(count):
-        yield tree_map(lambda x: x[share::count], batch)  # noqa: B023
-
-
 def chunks(
     inputs: Float[Tensor, "task env time in"],
     batch: TrajectoryBatch,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from metarl.reports.published import published, published_trial
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import read_file
+from metarl.types import remembers
 
 MOST_BYTES = 1 << 26
 STEP = re.compile(r"meta_(?:train|test)/return_(?:step_(\d+)|(pre)|(post))")
@@ -31,7 +32,7 @@ def published_lines(experiment: Experiment, tag: str) -> list[Line]:
         rows = found.returns.items() if found is not None else ()
         return [_line(method, found.source, value, "a trial") for method, value in rows if found is not None]
     known, match = published(experiment.task), STEP.fullmatch(tag)
-    if known is None or match is None or experiment.learner.remembers:
+    if known is None or match is None or remembers(experiment.learner):
         return []
     step = 0 if match[2] else experiment.learner.adapt_steps if match[3] else int(match[1])
     after = f"{step} step{'' if step == 1 else 's'}"

@@ -29,7 +29,7 @@ from metarl.runs.snapshot import initial_progress, load_chosen, load_progress
 from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress
-from metarl.types import Agent, MetaLearner
+from metarl.types import Agent, MetaLearner, remembers
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Protocol:
     def plan(self, experiment: Experiment) -> Plan:
         """The protocol with the defaults of an experiment filled in."""
         benchmark = published_success(experiment.task) is not None
-        if experiment.learner.remembers:
+        if remembers(experiment.learner):
             num_tasks, num_trials = (50, 4) if benchmark else (1000, 1)
             num_tasks = min(num_tasks, experiment.task.num_test_tasks or num_tasks)
             if self.steps is not None and self.adaptation_episodes is not None:
@@ -76,8 +76,7 @@ class Protocol:
             return Plan(
                 self.tasks or num_tasks,
                 self.episodes or num_trials,
-                scales=(),
-                trial=trial,
+                experiment.learner.stages(trial),
                 min_steps=0,
                 adaptation_episodes=trial - 1,
                 seed=self.seed,
@@ -88,12 +87,10 @@ class Protocol:
         num_episodes = self.episodes or min_steps // experiment.task.horizon or experiment.episodes
         later = 1.0 if self.schedule == "constant" else reference.later if reference is not None else 0.5
         num_steps = self.steps or (max(1, experiment.learner.adapt_steps) if benchmark else 3)
-        scales, num_tasks = (1.0, *[later] * (num_steps - 1)), self.tasks or (50 if benchmark else 40)
         return Plan(
-            num_tasks,
+            self.tasks or (50 if benchmark else 40),
             num_episodes,
-            scales=scales,
-            trial=1,
+            experiment.learner.stages(1, steps=num_steps, later=later),
             min_steps=min_steps,
             adaptation_episodes=self.adaptation_episodes or num_episodes,
             seed=self.seed,
@@ -150,13 +147,13 @@ def evaluate_run(
     progress = loaded.progress
     folder = require_writable(run if out is None else out)
     prepare_process(experiment.num_threads)
-    agents = references(experiment.task, plan.trial) if experiment.learner.remembers else {}  # they play trials
+    agents = references(experiment.task, plan.trial) if remembers(experiment.learner) else {}  # they play trials
     if pretrain_iterations is None:
         as_many_steps = progress.iteration * (1 + experiment.learner.adapt_steps)
         pretrain_iterations = 0 if agents or published_success(experiment.task) else as_many_steps
     rows = contestants(experiment, progress)
     if pretrain_iterations:
-        name = "memoryless" if experiment.learner.remembers else "pretrained"
+        name = "memoryless" if remembers(experiment.learner) else "pretrained"
         rows |= both_ways(experiment, name, *pretrained(experiment, folder, name, pretrain_iterations, console))
     rows |= {name: Contestant(agent) for name, agent in agents.items()}
 
@@ -168,7 +165,7 @@ def evaluate_run(
         say(f"testing {name} on {plan.tasks} held-out tasks")
         results[name], env = _test(experiment, plan, row, tasks)
         check_test(results[name], env, experiment.task, tasks, notice, labels=labels)
-    limits = bounds(experiment.task, tasks, plan.trial) if experiment.learner.remembers else {}
+    limits = bounds(experiment.task, tasks, plan.trial) if remembers(experiment.learner) else {}
     record = summarize(experiment, plan, loaded, results, tasks, limits)
     console.print(table(experiment, plan, loaded, results, limits, full=full))
     own, found = next(iter(results)), published_success(experiment.task)
@@ -265,4 +262,4 @@ def pretrained(experiment: Experiment, root: Path, name: str, iterations: int, c
     if code:
         raise SystemExit(code)
     state = load_progress(joint, folder, partial(console.print, markup=False)).learner_state
-    return learner if learner.remembers else experiment.learner, state
+    return learner if remembers(learner) else experiment.learner, state

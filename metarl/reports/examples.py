@@ -21,6 +21,7 @@ from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.versions import versions
 from metarl.seeds import stream_seed
 from metarl.train import Progress
+from metarl.types import Stage, inner_scales
 
 NUM_TASKS, NUM_STEPS = 600, 10
 NOTES = {
@@ -36,8 +37,8 @@ class ExamplesPlan(NamedTuple):
     tasks: int
     episodes: int
     """Draws of support and query examples of each task."""
-    scales: tuple[float, ...]
-    """Step size of each inner step, as a multiple of the learner's."""
+    stages: list[Stage]
+    """How it adapts."""
     seed: int
 
 
@@ -65,10 +66,9 @@ def plan_of(asked: Any, experiment: FewShotExperiment) -> ExamplesPlan:
     learner = experiment.learner
     if asked.steps is not None and not learner.adapt_steps:
         raise BadField(f"steps is {asked.steps}: {learner.called} takes no inner steps, leave it out")
-    num_steps = asked.steps or (max(NUM_STEPS, learner.adapt_steps) if learner.adapt_steps else 0)
     later = 0.5 if asked.schedule == "halved" else 1.0
-    scales = (1.0, *[later] * (num_steps - 1)) if num_steps else ()
-    return ExamplesPlan(asked.tasks or NUM_TASKS, asked.episodes or 1, scales, asked.seed)
+    stages = learner.stages(1, steps=asked.steps or max(NUM_STEPS, learner.adapt_steps), later=later)
+    return ExamplesPlan(asked.tasks or NUM_TASKS, asked.episodes or 1, stages, asked.seed)
 
 
 def test_rows(rows: dict[str, Row], experiment: FewShotExperiment, plan: ExamplesPlan) -> dict[str, FewShotTest]:
@@ -79,7 +79,7 @@ def test_rows(rows: dict[str, Row], experiment: FewShotExperiment, plan: Example
             row.state,
             experiment.task,
             num_tasks=plan.tasks,
-            scales=plan.scales,
+            scales=inner_scales(plan.stages),
             episodes=plan.episodes,
             seed=stream_seed(plan.seed, "evaluation"),
             device=experiment.device,
@@ -139,8 +139,6 @@ def summarize(
     measure = "accuracy" if spec.discrete else "mean squared error"
     done, asked = progress.iteration, experiment.iterations
     tested = f"iteration {done}" if done >= asked else f"unfinished: {done} of {asked} iterations"
-    num_steps = len(plan.scales)
-    steps = ["before", *(f"{k + 1} step{'s' if k else ''}" for k in range(num_steps))] if num_steps else ["adapted"]
     return {
         "protocol": {
             "task": task.name,
@@ -152,8 +150,8 @@ def summarize(
             "num_episodes": plan.episodes,
             "shots": task.shots,
             "queries": task.queries,
-            "step_size_scales": list(plan.scales),
-            "steps": steps,
+            "step_size_scales": inner_scales(plan.stages),
+            "steps": [stage.label for stage in plan.stages],
             "checkpoint": "newest",
             "iterations": progress.iteration,
             "iterations_asked": experiment.iterations,

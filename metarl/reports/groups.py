@@ -1,7 +1,5 @@
 """Which runs belong together, and what they are called: by task, then by what differs besides the seed."""
 
-from typing import Any
-
 from metarl.reports.titles import task_title
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment
@@ -17,7 +15,7 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
 
     Where the learner does not tell two of them apart, their presets do; where those do not, the fields that differ.
     """
-    names = [_learner_name(experiment.learner) for experiment in experiments]
+    names = [experiment.learner.describe().name for experiment in experiments]
     tasks = [experiment.task for experiment in experiments]
     every = [leaves(to_json(experiment)) for experiment in experiments]
     settings = [{field: own[field] for field in own if field not in ("seed", *CHANGEABLE)} for own in every]
@@ -29,13 +27,3 @@ def curve_names(experiments: list[Experiment]) -> list[str]:
             differing = [field for field in own if any(other.get(field) != own[field] for other in alike)]
             names.append(", ".join([name, *(f"{field} {own[field]}" for field in differing)]))
     return names
-
-
-def _learner_name(learner: Any) -> str:
-    parts = [type(learner).__name__, type(getattr(learner, "outer", learner)).__name__]
-    estimator = getattr(learner, "estimator", "maml")
-    if estimator != "maml":
-        parts.append(estimator)
-    if getattr(learner, "learn_inner_lr", False):
-        parts.append("learned step sizes")
-    return " ".join(dict.fromkeys(parts))

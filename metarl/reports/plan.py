@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from metarl.types import Stage, inner_scales
+
 
 class Plan(NamedTuple):
     """A test, every default filled in."""
@@ -9,10 +11,8 @@ class Plan(NamedTuple):
     tasks: int
     episodes: int
     """Of each task at each step; trials of each task, for a learner that remembers."""
-    scales: tuple[float, ...]
-    """Step size of each inner step, as a multiple of the learner's; empty for a learner that remembers."""
-    trial: int
-    """Episodes of a trial."""
+    stages: list[Stage]
+    """How it adapts."""
     min_steps: int
     """Steps of experience that an inner step sees at least."""
     adaptation_episodes: int
@@ -22,6 +22,14 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> list[str]:
         """What the returns are listed by."""
-        if not self.scales:
-            return [f"episode {k + 1}" for k in range(self.trial)]
-        return ["before", *(f"{k + 1} step{'s' if k else ''}" for k in range(len(self.scales)))]
+        return [stage.label for stage in self.stages]
+
+    @property
+    def scales(self) -> list[float]:
+        """Step size of each inner step, as a multiple of the learner's; none for a learner that remembers."""
+        return inner_scales(self.stages)
+
+    @property
+    def trial(self) -> int:
+        """Consecutive episodes of a world."""
+        return self.stages[-1].episodes

@@ -24,6 +24,7 @@ from metarl.runs.config import to_json
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import versions
 from metarl.runs.snapshot import Loaded
+from metarl.types import remembers
 
 LONGEST_CURVE = 10  # episodes that every row's raw returns are kept of; of longer trials the learner's alone
 LARGEST_TASKS = 100_000  # numbers; larger sets of tasks are drawn again from their seed
@@ -61,7 +62,7 @@ def summarize(
     limits: dict[str, float],
 ) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
-    learner, task = experiment.learner, experiment.task
+    learner, task, said = experiment.learner, experiment.task, experiment.learner.describe()
     own, *others = results
     reference: Published | PublishedTrial | None
     if plan.scales:
@@ -74,7 +75,7 @@ def summarize(
     if task.spec.has_success:
         kinds = labels or [task.name] * plan.tasks
         known = published_success(task)
-        by_kind = success_record(results, kinds, horizon=task.horizon, published=known, trials=learner.remembers)
+        by_kind = success_record(results, kinds, horizon=task.horizon, published=known, trials=remembers(learner))
     return {
         "protocol": {
             "task": task.name,
@@ -85,8 +86,8 @@ def summarize(
             "num_episodes": plan.episodes,
             "min_steps_per_adaptation": plan.min_steps,
             "adaptation_episodes": plan.adaptation_episodes,
-            "inner_lr": getattr(learner, "inner_lr", None),
-            "inner_lr_learned": getattr(learner, "learn_inner_lr", None),
+            "inner_lr": said.inner_lr,
+            "inner_lr_learned": None if said.inner_lr is None else said.learns_inner_lr,
             "step_size_scales": list(plan.scales),
             "steps": plan.steps,
             "actions": "sampled, but of rows called greedy; there adaptation is to sampled episodes, where a task has "

@@ -13,7 +13,7 @@ from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, validation_tasks
 from metarl.fewshot import FewShotLearner
 from metarl.seeds import stream_seed
-from metarl.types import MetaLearner
+from metarl.types import MetaLearner, Stage
 
 CHANGEABLE = (  # on resume
     "iterations",
@@ -110,10 +110,11 @@ class Experiment(Generic[TaskT, LearnerT]):
             raise BadField(f"validate_by is {self.validate_by!r}: use return or success")
         if self.validate_by == "success" and not self.task.spec.has_success:
             raise BadField(f"validate_by is success, which {self.task.name} does not define: use return")
-        for part in (self.learner, getattr(self.learner, "policy", None)):
+        description = self.learner.describe()
+        for part in (self.learner, description.policy):
             if (require_fits := getattr(part, "require_fits", None)) is not None:
                 require_fits(self.task.spec)
-        annealed = getattr(self.learner, "anneal_updates", 0) or 0  # of learners that have a schedule
+        annealed = description.anneal_updates or 0
         if 0 < annealed < self.iterations:
             raise BadField(
                 f"iterations is {self.iterations}: use at most anneal_updates ({annealed}), where the learning rate "
@@ -134,6 +135,10 @@ class Experiment(Generic[TaskT, LearnerT]):
     def episodes_per_env(self) -> int:
         """Consecutive episodes of a world in a batch: the length of a trial, for a learner that remembers."""
         return self.episodes // self.num_envs
+
+    def stages(self) -> list[Stage]:
+        """How its learner adapts when it is tested as it is trained."""
+        return self.learner.stages(self.episodes_per_env)
 
     def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
         """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""

@@ -12,7 +12,7 @@ from metarl.runs.selection import SCORE
 from metarl.runs.supervised import FewShotExperiment
 from metarl.seeds import stream_seed
 from metarl.train import Progress
-from metarl.types import Metrics
+from metarl.types import Metrics, inner_scales, remembers
 
 
 def held_out_metrics(experiment: Experiment, progress: Progress, notice: Notices | None = None) -> Metrics:
@@ -35,9 +35,9 @@ def validation_metrics(experiment: Experiment, progress: Progress, notice: Notic
     """The same on validation tasks, and the score that checkpoints are chosen by."""
     tasks = validation_tasks(experiment.task, experiment.validation_tasks)
     found = _tested(experiment, progress, tasks, "validation", notice)
-    measure, remembers = experiment.validate_by, experiment.learner.remembers
+    measure, stages = experiment.validate_by, experiment.stages()
     last = "trial" if measure == "return" else "episode_last"
-    name = last if remembers else f"step_{max(1, experiment.learner.adapt_steps)}"
+    name = last if remembers(experiment.learner) else f"step_{len(stages) - 1}"
     return found | {SCORE: found[f"validation/{measure}_{name}"]}
 
 
@@ -46,7 +46,8 @@ def _tested(
 ) -> Metrics:
     """What a policy earns on ``tasks``; ``tag`` is of the metrics, and of the streams of action and reset noise."""
     learner, num_tasks, noise = experiment.learner, len(tasks), tag.replace("_", "-")
-    num_envs = experiment.num_envs if learner.remembers else experiment.episodes  # as much experience as in training
+    stages = experiment.stages()
+    num_envs = experiment.episodes // stages[-1].episodes  # as much experience as in training
     env = experiment.make_env(num_tasks, num_envs, stream=f"{noise} resets")
     with ranks.alone():  # the first rank tests, on all tasks
         result = meta_test(
@@ -54,13 +55,13 @@ def _tested(
             progress.learner_state,
             env,
             tasks,
-            scales=() if learner.remembers else [1.0] * max(1, learner.adapt_steps),
-            episodes=experiment.episodes_per_env if learner.remembers else 1,
+            scales=inner_scales(stages),
+            episodes=stages[-1].episodes,
             seed=stream_seed(experiment.seed, noise, progress.iteration),
         )
     check_test(result, env, experiment.task, tasks, notice)
     returns, successes = result.returns.nanmean((0, 2)), result.solved.nanmean((0, 2))
-    if learner.remembers:
+    if remembers(learner):
         steps, metrics = {"episode_first": 0, "episode_last": -1}, {f"{tag}/return_trial": float(returns.sum())}
     else:
         steps, metrics = {f"step_{k}": k for k in range(len(returns))}, {}

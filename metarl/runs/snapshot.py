@@ -26,7 +26,12 @@ def initial_progress(experiment: Experiment) -> Progress:
     """The state before the first iteration, a function of the seed alone."""
     seed, device = experiment.seed, experiment.device
     state = experiment.learner.init(experiment.task.spec, stream(seed, "parameters", device=device))
-    return Progress(state, tasks=stream(seed, "tasks"), actions=stream(seed, "actions", device=device))
+    return Progress(
+        state,
+        tasks=stream(seed, "tasks"),
+        actions=stream(seed, "actions", device=device),
+        updates=stream(seed, "updates", device=device),
+    )
 
 
 def load_progress(experiment: Experiment, run: Path, warn: Callable[[str], None]) -> Progress:
@@ -103,6 +108,7 @@ def capture(experiment: Experiment, progress: Progress, env: TaskEnv | None) -> 
         "learner": progress.learner_state._asdict(),
         "tasks": progress.tasks.get_state(),
         "actions": progress.actions.get_state(),
+        "updates": progress.updates.get_state(),
         "env": {} if env is None else env.state_dict(),
         "device": progress.actions.device.type,
         "num_threads": torch.get_num_threads(),
@@ -132,8 +138,11 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv | None, con
         moves = content.get("device", "cpu") != progress.actions.device.type
         if moves:
             progress.actions = stream(seed, "actions", progress.iteration, device=device)
+            progress.updates = stream(seed, "updates", progress.iteration, device=device)
         else:
             progress.actions.set_state(content["actions"])
+            if "updates" in content:  # of checkpoints since there is this stream
+                progress.updates.set_state(content["updates"])
         if env is None:
             return
         if not moves:

@@ -26,7 +26,7 @@ from metarl.search.dimensions import Space, Value
 from metarl.search.halving import Stage, rung_lengths, stage
 from metarl.search.journal import Journal, number_of_cohort, values_of
 from metarl.search.settings import Settings
-from metarl.types import Metrics
+from metarl.types import Metrics, remembers
 
 POLL = 1.0  # seconds that a worker without a run waits for others
 
@@ -68,8 +68,8 @@ class Search:
 
     @property
     def objective(self) -> str:
-        remembers = self.start.learner.remembers
-        return self.settings.objective or ("meta_train/return_trial" if remembers else "meta_train/return_post")
+        usual = "meta_train/return_trial" if remembers(self.start.learner) else "meta_train/return_post"
+        return self.settings.objective or usual
 
     def description(self) -> dict[str, Any]:
         """What has to be the same for all who join."""

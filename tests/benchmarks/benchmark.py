@@ -28,7 +28,7 @@ from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.rollout import rollout
 from metarl.runs.process import prepare_process
-from metarl.types import TrajectoryBatch
+from metarl.types import Experience, MetaLearner, TrajectoryBatch
 
 REPEATS = 11
 NUM_TASKS, NUM_ENVS, HORIZON, FRAME_SKIP = 20, 20, 100, 5
@@ -80,7 +80,12 @@ class MetaIteration:
         self.batches = [before, self.learner.credit(self.state, after)]
 
     def update(self) -> None:
-        self.learner.update(self.state, self.batches)
+        update(self.learner, self.state, self.batches)
+
+
+def update(learner: MetaLearner, state: Any, batches: list[TrajectoryBatch]) -> None:
+    task = torch.zeros(len(batches[0].reward), 0)
+    learner.update(state, Experience(task, None, batches), torch.Generator().manual_seed(0))
 
 
 class RL2Iteration:
@@ -99,7 +104,7 @@ class RL2Iteration:
         self.batch, _ = rollout(self.env, self.learner.act, actor, self.episodes, self.generator)
 
     def update(self) -> None:
-        self.learner.update(self.state, [self.learner.credit(self.state, self.batch)])
+        update(self.learner, self.state, [self.learner.credit(self.state, self.batch)])
 
 
 def rl2_iterations() -> dict[str, RL2Iteration]:

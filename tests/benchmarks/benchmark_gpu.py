@@ -72,7 +72,8 @@ def meta_iteration(options: argparse.Namespace) -> dict[str, Any]:
     learner = MAML(policy=GaussianMLP((64, 64), "tanh"), outer=TRPO(max_kl=0.01, curvature_samples=100_000))
     env = task.make(40, num_envs, seed=0, device=options.device, physics=options.physics)
     state = learner.init(env.spec, stream(0, "parameters", device=options.device))
-    progress = Progress(state, tasks=stream(0, "tasks"), actions=stream(0, "actions", device=options.device))
+    actions, updates = (stream(0, name, device=options.device) for name in ("actions", "updates"))
+    progress = Progress(state, stream(0, "tasks"), actions, updates)
     logged: list[dict[str, float]] = []
     train(learner, task, env, progress, iterations=1 + TURNS, episodes=1, begin=lambda: None, log=logged.append)
     parts = ("time/sampling_seconds", "time/optimization_seconds", "time/gpu_memory_gib")

@@ -19,7 +19,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def nothing_before(worlds: int, actions: int) -> Previous:
     zeros = torch.zeros(1, worlds)
-    return Previous(torch.zeros(1, worlds, actions), zeros, zeros.bool(), zeros.bool())
+    return Previous(torch.zeros(1, worlds, actions), zeros, zeros.bool(), zeros.bool(), zeros[..., None])
 
 
 def step(worlds: int, actions: int, action: int, reward: float, *, ended: bool = False) -> Previous:
@@ -27,7 +27,8 @@ def step(worlds: int, actions: int, action: int, reward: float, *, ended: bool =
     chosen = torch.zeros(1, worlds, actions)
     chosen[..., action] = 1.0
     full = torch.full((1, worlds), reward)
-    return Previous(chosen, full, torch.zeros(1, worlds, dtype=torch.bool), torch.full((1, worlds), ended))
+    never = torch.zeros(1, worlds, dtype=torch.bool)
+    return Previous(chosen, full, never, torch.full((1, worlds), ended), torch.zeros(1, worlds, 1))
 
 
 def assert_mean(samples: Tensor, exact: float, what: str = "") -> None:

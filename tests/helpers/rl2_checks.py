@@ -83,7 +83,7 @@ def valued(learner: RL2, *, mean: float = 0.0, std: float = 1.0, num_updates: in
         "value.weight": torch.ones(1, 1),
         "value.bias": torch.zeros(1),
     }
-    return RL2State(meta, {}, torch.tensor([mean, std]).repeat(8, 1), num_updates)
+    return RL2State(meta, {}, torch.tensor([mean, std]).repeat(8, 1), num_updates, {})
 
 
 def trials(

@@ -46,7 +46,7 @@ def earned(
     learner = replace(learner, anneal_updates=iterations)
     env = tasks.make(trials, 1, seed=seed)
     state = learner.init(env.spec, stream(seed, "init"))
-    progress = Progress(state, stream(seed, "tasks"), stream(seed, "actions"))
+    progress = Progress(state, *(stream(seed, name) for name in ("tasks", "actions", "updates")))
     train(
         learner,
         tasks,

@@ -31,7 +31,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.session import execute
 from metarl.seeds import stream
-from metarl.types import MetaLearner, Params, TrajectoryBatch
+from metarl.types import MetaLearner, Params, TrajectoryBatch, remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,7 +140,7 @@ def test_episodes_that_end_early_adapt_a_trial_as_closely_as_floats_allow() -> N
 @pytest.mark.parametrize("name", [*GRADIENT, *MEMORY])
 def test_a_batch_of_tasks_adapts_as_meta_test_does(name: str) -> None:
     learner = (GRADIENT | MEMORY)[name]
-    tasks = TabularMDP(horizon=6) if learner.remembers else TASKS
+    tasks = TabularMDP(horizon=6) if remembers(learner) else TASKS
     agent, task = untrained(learner, tasks), tasks.sample(3, stream(0, "tasks"))
     scales = [1.0] * learner.adapt_steps
     reference = tasks.make(3, 4, seed=1)
@@ -160,7 +160,7 @@ def test_a_batch_of_tasks_adapts_as_meta_test_does(name: str) -> None:
     adapted = agent.adapt(env, seed=6)
     tests = tasks.make(3, 4, seed=2)
     tests.set_tasks(task)
-    if len(scales) > 0 or learner.remembers:  # resets of the stages before came first
+    if len(scales) > 0 or remembers(learner):  # resets of the stages before came first
         for _ in range(len(scales) or 1):
             rollout(tests, learner.act, learner.actor(agent.state, 3), 1, stream(0, "any"))
     found = adapted.test(tests, seed=6).returns[:, 0]

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+from update_checks import meta_update
 
 from metarl import ESMAML, MAML, RL2, GaussianMLP, ProMP, RecurrentPolicy, Reptile
 from metarl.envs.registry import TaskDistribution, find_preset
@@ -26,7 +27,7 @@ from metarl.reports.success import first_finished
 from metarl.reports.tables import Plan, estimates, row_record, trial_estimate
 from metarl.rollout import rollout
 from metarl.train import Progress, train
-from metarl.types import MetaLearner, Metrics, TrajectoryBatch
+from metarl.types import Experience, MetaLearner, Metrics, TrajectoryBatch, remembers, trial_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,7 +135,7 @@ def played(
     env.set_tasks(task.sample(NUM_TASKS, torch.Generator().manual_seed(1)))
     state = learner.init(task.spec, torch.Generator().manual_seed(2))
     actor, actions = learner.actor(state, NUM_TASKS), torch.Generator().manual_seed(3)
-    return [rollout(env, learner.act, actor, 2, actions, trials=learner.remembers)[0] for _ in range(3)], env
+    return [rollout(env, learner.act, actor, 2, actions, trials=remembers(learner))[0] for _ in range(3)], env
 
 
 def assert_others_same(found: list[TrajectoryBatch], expected: list[TrajectoryBatch]) -> None:
@@ -261,7 +262,7 @@ class Run:
         self.learner, self.task = learner, task
         self.env: Any = task.make(NUM_TASKS, NUM_ENVS, seed=0, num_threads=1)
         state = learner.init(task.spec, torch.Generator().manual_seed(0))
-        self.progress = Progress(state, torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+        self.progress = Progress(state, *(torch.Generator().manual_seed(seed) for seed in (1, 2, 3)))
         self.logged: list[Metrics] = []
         self.console = Console(file=io.StringIO(), width=60)
 
@@ -322,7 +323,8 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
 
     def updated(junk: bool) -> Any:
-        actor, batches = learner.explorer(state, NUM_TASKS), []
+        explorer = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+        actor, batches = explorer, []
         for step, batch in enumerate(sampled):
             spoiled = batch._replace(
                 **{name: getattr(batch, name).clone() for name in ("obs", "action", "reward", "log_prob")}
@@ -332,17 +334,20 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
             batches.append(learner.credit(state, spoiled if junk else batch))
             if step < learner.adapt_steps:
                 actor = learner.adapt(state, actor, batches[-1])
-        return tree_leaves([actor if learner.adapt_steps else None, learner.update(state, batches)])
+        return tree_leaves(
+            [actor if learner.adapt_steps else None, meta_update(learner, state, batches, explorer=explorer)]
+        )
 
-    actor, actions = learner.explorer(state, NUM_TASKS), torch.Generator().manual_seed(5)
+    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+    actions = torch.Generator().manual_seed(5)
     sampled = [
-        rollout(run.env, learner.act, actor, 2, actions, trials=learner.remembers)[0]
+        rollout(run.env, learner.act, actor, 2, actions, trials=remembers(learner))[0]
         for _ in range(learner.adapt_steps + 1)
     ]
     for batch in sampled:
         assert batch.valid[OTHERS].all()
         episode = [False] * 3 + [True] * HORIZON + [False] * (HORIZON - 3)
-        assert batch.valid[BAD].tolist() == ([False] * 10 if learner.remembers else episode)
+        assert batch.valid[BAD].tolist() == ([False] * 10 if remembers(learner) else episode)
     assert same(updated(junk=False), updated(junk=True))
 
 
@@ -353,16 +358,17 @@ def test_fault_15_a_perturbed_policy_without_episodes_takes_its_pair_out() -> No
     disturb(run.env, "reward", range(1, 1000))
     state = run.progress.learner_state
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
-    actor, actions, batches = learner.explorer(state, NUM_TASKS), torch.Generator(), []
+    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
+    actions, batches = torch.Generator(), []
     for _ in range(2):
         batches.append(rollout(run.env, learner.act, actor, 2, actions)[0])
-    after, _ = learner.update(state, batches)
+    after, _ = meta_update(learner, state, batches, explorer=actor)
     paid = batches[-1].reward.clone()
     paid[0, 3] += 100.0  # its partner
-    again, _ = learner.update(state, [batches[0], batches[1]._replace(reward=paid)])
+    again, _ = meta_update(learner, state, [batches[0], batches[1]._replace(reward=paid)], explorer=actor)
     assert same(after, again)
     paid[0, 2] += 100.0  # of the other pair
-    other, _ = learner.update(state, [batches[0], batches[1]._replace(reward=paid)])
+    other, _ = meta_update(learner, state, [batches[0], batches[1]._replace(reward=paid)], explorer=actor)
     assert not torch.equal(other.optimizer["state"][0]["exp_avg"], after.optimizer["state"][0]["exp_avg"])
 
 
@@ -371,7 +377,7 @@ def test_fault_15_a_perturbed_policy_without_episodes_takes_its_pair_out() -> No
 def test_fault_15_the_run_stops_where_it_is_no_exception(name: str, field: str) -> None:
     run = Run(LEARNERS[name])
     disturb(run.env, field, range(1, 1000), everywhere=True)
-    unit = "8 trials" if LEARNERS[name].remembers else "16 episodes"
+    unit = "8 trials" if remembers(LEARNERS[name]) else "16 episodes"
     expected = rf"navigation: 0 of {unit} of a batch can be used, the {field} was NaN or infinite of task \[.*\]: check"
     with pytest.raises(FloatingPointError, match=expected):
         run.train(2)
@@ -410,7 +416,7 @@ def test_fault_15_a_policy_that_diverged_is_still_to_blame() -> None:
 
 
 class Skipping(Reptile):
-    def update(self, state: Any, batches: list[TrajectoryBatch]) -> tuple[Any, Metrics]:
+    def update(self, state: Any, experience: Experience, generator: torch.Generator) -> tuple[Any, Metrics]:
         return state, {"train/skipped_updates": 1.0, "train/policy_std": 1.0}
 
 
@@ -431,7 +437,7 @@ def test_fault_15_bad_episodes_leave_returns_and_successes(name: str, field: str
     learner = LEARNERS[name]
     state = learner.init(POINTS.spec, torch.Generator().manual_seed(0))
     tasks = held_out_tasks(POINTS, NUM_TASKS)
-    options: dict[str, Any] = {"episodes": 2} if learner.remembers else {"scales": (1.0,)}
+    options: dict[str, Any] = {"episodes": 2} if remembers(learner) else {"scales": (1.0,)}
     results = []
     for when in ([], [2], range(1, 1000)):
         env = disturb(POINTS.make(NUM_TASKS, NUM_ENVS, seed=0), field, when)
@@ -439,13 +445,13 @@ def test_fault_15_bad_episodes_leave_returns_and_successes(name: str, field: str
     whole, once, always = results
     assert not whole.returns.isnan().any()
     left_out = torch.zeros(NUM_TASKS, 2, NUM_ENVS, dtype=torch.bool)
-    left_out[BAD[0], : 2 if learner.remembers else 1, BAD[1]] = True  # a trial leaves whole
+    left_out[BAD[0], : 2 if remembers(learner) else 1, BAD[1]] = True  # a trial leaves whole
     assert torch.equal(once.returns.isnan(), left_out)
     assert torch.equal(once.solved_after == -1, left_out)
     assert torch.equal(once.solved.isnan(), left_out)
     before = ~left_out[:, 0]
     assert torch.equal(once.returns[:, 0][before], whole.returns[:, 0][before])
-    plan = Plan(NUM_TASKS, NUM_ENVS, scales=(), trial=2, min_steps=0, adaptation_episodes=1, seed=0)
+    plan = Plan(NUM_TASKS, NUM_ENVS, trial_stages(2), min_steps=0, adaptation_episodes=1, seed=0)
     for result in (once, always):
         numbers = [*estimates(result, iqm=False), *estimates(result, iqm=True), trial_estimate(result)]
         assert all(math.isfinite(x) for number in numbers for x in number)

@@ -15,6 +15,7 @@ from metarl.envs.small.navigation import Navigation
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.session import execute
+from metarl.types import remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASKS = Navigation(horizon=5)
@@ -23,7 +24,7 @@ TASKS = Navigation(horizon=5)
 @pytest.fixture(scope="module", params=["maml", "gru"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     learner = (GRADIENT | MEMORY)[request.param]
-    episodes = 3 if learner.remembers else 4
+    episodes = 3 if remembers(learner) else 4
     experiment = Experiment(TASKS, learner, num_tasks=2, num_envs=1, episodes=episodes, iterations=1, eval_interval=0)
     folder = create_run(experiment, tmp_path_factory.mktemp("runs"), request.param)
     assert execute(experiment, folder) == 0

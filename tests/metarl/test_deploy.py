@@ -33,10 +33,11 @@ from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.config import from_json
 from metarl.seeds import stream
+from metarl.types import remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread", "translations")
 
-RAISED = {"policy.weight": 30.0, "log_std": 0.5, "reward_mean_and_std": 1.0}  # an untrained head is near zero
+RAISED = {"policy.weight": 30.0, "log_std": 0.5}  # an untrained head is near zero
 PLACES = Navigation(variant="corner", max_step=0.2, horizon=12)  # episodes that do not begin at the origin
 CHEETAH = find_preset("half_cheetah_dir", "v5", horizon=40)
 
@@ -44,9 +45,10 @@ CHEETAH = find_preset("half_cheetah_dir", "v5", horizon=40)
 def lively(agent: metarl.TrainedAgent) -> metarl.TrainedAgent:
     """The same agent, its actions large and its reward's statistics as after some training."""
     meta = {name: value * RAISED.get(name, 1.0) for name, value in agent.state.meta.items()}
-    if "reward_mean_and_std" in meta:
-        meta["reward_mean_and_std"] = torch.tensor([-0.4, 0.3])
-    return replace(agent, state=agent.state._replace(meta=meta))
+    state = agent.state._replace(meta=meta)
+    if getattr(state, "reward_stats", None):
+        state = state._replace(reward_stats={"mean": torch.tensor(-0.4), "std": torch.tensor(0.3)})
+    return replace(agent, state=state)
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +179,12 @@ def test_adaptation_is_in_the_file(tmp_path: Path) -> None:
         file = trial.export(tmp_path / "a.safetensors")
         described, fresh = json.loads(metadata(file)), agent.trial().export(tmp_path / "b.safetensors")
         assert described["adaptation"] == {
-            "inner_steps": int(not agent.learner.remembers),
+            "inner_steps": int(not remembers(agent.learner)),
             "episodes": 2,
             "steps": 2 * agent.task.horizon,
         }
         found, before = safetensors.torch.load_file(file), safetensors.torch.load_file(fresh)
-        if agent.learner.remembers:
+        if remembers(agent.learner):
             assert described["first"] != json.loads(metadata(fresh))["first"]
             assert all(torch.equal(found[name], before[name]) for name in before)
         else:

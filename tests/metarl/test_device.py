@@ -39,7 +39,7 @@ from metarl.runs import checkpoint
 from metarl.runs.experiment import Experiment
 from metarl.runs.snapshot import capture, initial_progress, restore, restore_learner
 from metarl.train import Progress, train
-from metarl.types import Agent, MetaLearner, Metrics
+from metarl.types import Agent, MetaLearner, Metrics, remembers
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -93,7 +93,7 @@ def cuda() -> Iterator[Pretence]:
 
 
 def experiment_of(learner: MetaLearner, task: TaskDistribution, device: str) -> Experiment:
-    episodes = 6 if learner.remembers else 2
+    episodes = 6 if remembers(learner) else 2
     return Experiment(task, learner, num_tasks=3, num_envs=2, episodes=episodes, device=device, num_threads=1)
 
 
@@ -269,7 +269,7 @@ def test_evaluation_has_the_bits_of_the_cpu(name: str) -> None:
     def test() -> Any:
         run = new_run(name, device)
         learner, task = run.experiment.learner, run.experiment.task
-        protocol = {"episodes": 3, "greedy": True} if learner.remembers else {"scales": (1.0, 0.5), "min_steps": 15}
+        protocol = {"episodes": 3, "greedy": True} if remembers(learner) else {"scales": (1.0, 0.5), "min_steps": 15}
         return to_host(
             meta_test(learner, run.progress.learner_state, run.env, held_out_tasks(task, 3), seed=1, **protocol)
         )

@@ -63,13 +63,13 @@ def test_a_run_out_of_memory_names_the_fields_and_keeps_what_it_has_completed(
 ) -> None:
     learned, update = [], RL2.update
 
-    def update_twice(self: RL2, state: Any, batches: Any) -> Any:
+    def update_twice(self: RL2, *arguments: Any) -> Any:
         if len(learned) == 2:
             raise torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 139.00 GiB of which "
                 "2.00 GiB is free. Of the allocated memory 137.00 GiB is allocated by PyTorch."
             )
-        learned.append(update(self, state, batches))
+        learned.append(update(self, *arguments))
         return learned[-1]
 
     monkeypatch.setattr(RL2, "update", update_twice)

@@ -22,7 +22,7 @@ from metarl.reports.statistics import estimate, interquartile_mean
 from metarl.rollout import rollout
 from metarl.runs.experiment import Experiment
 from metarl.seeds import stream
-from metarl.types import Params, TrajectoryBatch
+from metarl.types import Experience, Params, TrajectoryBatch
 
 # --- statistics ----------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Spy(MAML):
         self.calls.append(("adapt", (actor, batch, scale, adapted)))
         return adapted
 
-    def update(self, state: MAMLState, batches: list[TrajectoryBatch]) -> Any:
+    def update(self, state: MAMLState, experience: Experience, generator: torch.Generator) -> Any:
         raise AssertionError("a test must not change the meta-parameters")
 
 

@@ -100,7 +100,7 @@ def test_reptile_moves_towards_where_gradient_descent_on_linear_regression_gets(
     """phi_k = w* + (I - alpha H)^k (w - w*), with w* the least-squares solution of all examples of the task."""
     episodes, meta, steps = regression(), start(), 6
     learner = FewShotReptile(LINEAR, inner_lr=ALPHA, train_steps=steps, minibatch=11, step_size=0.3)
-    after, metrics = learner.update(LearnerState(meta, {}), episodes)
+    after, metrics = learner.update(LearnerState(meta, {}), episodes, torch.Generator())
     phi = torch.zeros(4)
     for task in range(NUM_TASKS):
         parts = [design(examples, task) for examples in (episodes.support, episodes.query)]
@@ -116,7 +116,7 @@ def test_reptile_moves_towards_where_gradient_descent_on_linear_regression_gets(
 def test_reptiles_minibatches_follow_each_other() -> None:
     episodes, meta = regression(), start()
     learner = FewShotReptile(LINEAR, inner_lr=ALPHA, train_steps=3, minibatch=4, step_size=1.0)
-    after, _ = learner.update(LearnerState(meta, {}), episodes)
+    after, _ = learner.update(LearnerState(meta, {}), episodes, torch.Generator())
     phi = torch.zeros(4)
     for task in range(NUM_TASKS):
         parts = [design(examples, task) for examples in (episodes.support, episodes.query)]
@@ -169,7 +169,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     learner = FewShotMAML(MLP((4,)))
     state, episodes = learner.init(SPEC, torch.Generator().manual_seed(0)), regression()
     episodes.query.y[0, 0] = torch.inf
-    after, metrics = learner.update(state, episodes)
+    after, metrics = learner.update(state, episodes, torch.Generator())
     assert after is state
     assert metrics == {"train/skipped_updates": 1.0}
 
@@ -180,7 +180,7 @@ def test_pretraining_is_the_gradient_of_all_examples_at_once() -> None:
     state = learner.init(tasks.spec, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     episodes = tasks.draw(tasks.sample(3, generator), generator)
-    after, _ = learner.update(state, episodes)
+    after, _ = learner.update(state, episodes, torch.Generator())
     leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items()}
     x = torch.cat([episodes.support.x, episodes.query.x], dim=1).flatten(0, 1)
     y = torch.cat([episodes.support.y, episodes.query.y], dim=1).flatten(0, 1)

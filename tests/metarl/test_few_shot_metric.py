@@ -107,7 +107,7 @@ def test_shuffled_labels_give_chance(learner: FewShotLearner, updates: int, reac
     tasks = Digits()
     state, draws = learner.init(tasks.spec, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
     for _ in range(updates):
-        state, _ = learner.update(state, tasks.draw(tasks.sample(16, draws), draws))
+        state, _ = learner.update(state, tasks.draw(tasks.sample(16, draws), draws), draws)
     episodes = tasks.draw(tasks.held_out(400, draws), draws)
     (told,) = learner.predictions(state, episodes, [])
     (untold,) = learner.predictions(state, with_shuffled_labels(episodes, draws), [])
@@ -119,7 +119,7 @@ def test_training_on_shuffled_labels_teaches_nothing() -> None:
     tasks, learner = Digits(), FewShotMAML(MLP((32,)), inner_lr=0.4, learning_rate=3e-3)
     state, draws = learner.init(tasks.spec, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
     for _ in range(40):
-        state, _ = learner.update(state, with_shuffled_labels(tasks.draw(tasks.sample(16, draws), draws), draws))
+        state, _ = learner.update(state, with_shuffled_labels(tasks.draw(tasks.sample(16, draws), draws), draws), draws)
     episodes = tasks.draw(tasks.held_out(400, draws), draws)
     found = learner.predictions(state, with_shuffled_labels(episodes, draws), [1.0])[-1]
     assert accuracy(found, episodes.query.y).mean() == pytest.approx(0.2, abs=0.03)
@@ -172,7 +172,7 @@ def test_meta_networks_predict_as_a_loop_over_examples_does() -> None:
 
 def test_all_networks_of_meta_networks_learn() -> None:
     learner, state, episodes = one_episode()
-    after, _ = learner.update(state, episodes)
+    after, _ = learner.update(state, episodes, torch.Generator())
     parts = {name.partition(".")[0] for name in state.meta if not torch.equal(after.meta[name], state.meta[name])}
     assert parts == {"base", "embedding", "base_maker", "embedding_maker"}
 

@@ -170,7 +170,7 @@ def test_the_learned_initialization_adapts_faster_than_the_pretrained_one() -> N
         learner = replace(learner, learning_rate=5e-3)
         state = learner.init(tasks.spec, torch.Generator().manual_seed(0))
         for _ in range(400):
-            state, _ = learner.update(state, tasks.draw(tasks.sample(25, draws), draws))
+            state, _ = learner.update(state, tasks.draw(tasks.sample(25, draws), draws), draws)
         episodes = tasks.draw(tasks.held_out(500, torch.Generator().manual_seed(2)), torch.Generator().manual_seed(3))
         curve = start.learner.predictions(state, episodes, [1.0] * 5)
         after[name] = [(x - episodes.query.y).square().mean().item() for x in curve]

@@ -17,6 +17,7 @@ from maml_checks import (
 from torch import Tensor
 from torch.func import grad, jacrev
 from torch.utils._pytree import tree_map
+from update_checks import meta_update
 
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.algorithms.meta_gradient import MAMLProblem
@@ -68,7 +69,7 @@ def test_maml_without_inner_steps_is_trpo(max_kl: float):
     trpo = TRPO(max_kl=max_kl, cg_iterations=6, damping=1e-3)
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), adapt_steps=0, outer=trpo)
     meta, (batch,) = meta_batch(learner)
-    state, metrics = learner.update(MAMLState(meta, {}), [batch])
+    state, metrics = meta_update(learner, MAMLState(meta, {}), [batch])
     expected, backtracks = hand_written_trpo_step(meta, batch, trpo)
     assert relative_error(flatten(state.meta) - flatten(meta), flatten(expected) - flatten(meta)) < 1e-8
     assert metrics["train/backtracks"] == backtracks < trpo.max_backtracks
@@ -80,7 +81,7 @@ def test_maml_without_inner_steps_is_trpo(max_kl: float):
 def test_the_kl_after_a_trpo_step_is_within_its_bound_when_computed_again(max_kl: float):
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), adapt_steps=1, outer=TRPO(max_kl=max_kl))
     meta, batches = meta_batch(learner)
-    state, metrics = learner.update(MAMLState(meta, {}), batches)
+    state, metrics = meta_update(learner, MAMLState(meta, {}), batches)
     kls = []
     for task in range(NUM_TASKS):
         pre, post = (tree_map(lambda x: x[task], batch) for batch in batches)  # noqa: B023
@@ -99,7 +100,7 @@ def test_an_outer_step_lowers_the_meta_loss(outer: PPO | Gradient | TRPO, learn_
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), outer=outer, learn_inner_lr=learn_inner_lr)
     meta, batches = meta_batch(learner)
     before = {name: value.clone() for name, value in meta.items()}
-    state, metrics = learner.update(MAMLState(meta, {}), batches)
+    state, metrics = meta_update(learner, MAMLState(meta, {}), batches)
     problem = MAMLProblem(learner, batches)
     assert problem.gradient(state.meta, ratio_loss)[1] < problem.gradient(before, ratio_loss)[1]
     assert metrics["train/loss_after"] < metrics["train/loss_before"]
@@ -112,7 +113,7 @@ def test_one_gradient_step_is_adam_along_the_meta_gradient():
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), outer=Gradient(learning_rate=0.01))
     meta, batches = meta_batch(learner)
     gradient, _ = MAMLProblem(learner, batches).gradient(meta, ratio_loss)
-    state, _ = learner.update(MAMLState(meta, {}), batches)
+    state, _ = meta_update(learner, MAMLState(meta, {}), batches)
     g = flatten(gradient)
     torch.testing.assert_close(flatten(meta) - flatten(state.meta), 0.01 * g / (g.abs() + 1e-8))
 
@@ -121,7 +122,7 @@ def test_ppo_is_adam_on_the_clipped_loss_of_the_same_meta_batch():
     """Four epochs by hand; steps of .02 leave [.95, 1.05] at once, so an unclipped loss would end elsewhere."""
     learner = MAML(policy=GaussianMLP((3, 3), "tanh"), outer=PPO(learning_rate=0.02, epochs=4, clip=0.05))
     meta, batches = meta_batch(learner)
-    state, _ = learner.update(MAMLState(meta, {}), batches)
+    state, _ = meta_update(learner, MAMLState(meta, {}), batches)
 
     def clipped(ratio: Tensor, advantage: Tensor) -> Tensor:
         return -torch.where(advantage > 0, ratio.clamp(max=1.05), ratio.clamp(min=0.95)) * advantage
@@ -144,13 +145,13 @@ def test_ppo_is_adam_on_the_clipped_loss_of_the_same_meta_batch():
 def test_adam_continues_from_its_saved_state_as_if_never_stopped(outer: PPO | Gradient):
     learner = MAML(policy=GaussianMLP((3,), "tanh"), outer=outer)
     meta, batches = meta_batch(learner)
-    once, _ = learner.update(MAMLState(meta, {}), batches)
+    once, _ = meta_update(learner, MAMLState(meta, {}), batches)
     file = io.BytesIO()
     torch.save(once._asdict(), file)
     restored = MAMLState(**torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    straight, _ = learner.update(once, batches)
-    resumed, _ = learner.update(restored, batches)
-    forgetful, _ = learner.update(MAMLState(once.meta, {}), batches)
+    straight, _ = meta_update(learner, once, batches)
+    resumed, _ = meta_update(learner, restored, batches)
+    forgetful, _ = meta_update(learner, MAMLState(once.meta, {}), batches)
     assert torch.equal(flatten(straight.meta), flatten(resumed.meta))
     assert not torch.equal(flatten(straight.meta), flatten(forgetful.meta)), "the moments play no role"
 
@@ -160,9 +161,9 @@ def test_an_update_leaves_the_state_it_started_from_as_it_was(outer: PPO | Gradi
     """A checkpoint taken before the update, and a skipped update, both hand the old state on."""
     learner = MAML(policy=GaussianMLP((3,), "tanh"), outer=outer)
     meta, batches = meta_batch(learner)
-    before, _ = learner.update(MAMLState(meta, {}), batches)
+    before, _ = meta_update(learner, MAMLState(meta, {}), batches)
     kept = copy.deepcopy(before)
-    learner.update(before, batches)
+    meta_update(learner, before, batches)
     for old, now in zip(torch_leaves(kept), torch_leaves(before), strict=True):
         assert torch.equal(old, now)
 
@@ -178,13 +179,13 @@ def torch_leaves(state: object) -> list[Tensor]:
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(outer: TRPO | PPO | Gradient, bad: float):
     learner = MAML(policy=GaussianMLP((3,), "tanh"), outer=outer)
     meta, batches = meta_batch(learner)
-    state, healthy = learner.update(MAMLState(meta, {}), batches)
+    state, healthy = meta_update(learner, MAMLState(meta, {}), batches)
     assert "train/skipped_updates" not in healthy or healthy["train/skipped_updates"] == 0
     kept = copy.deepcopy(state)
     advantage = batches[-1].advantage.clone()
     advantage[1, 0, 0] = bad  # one step of one task
     broken = [batches[0], batches[-1]._replace(advantage=advantage)]
-    after, metrics = learner.update(state, broken)
+    after, metrics = meta_update(learner, state, broken)
     assert metrics["train/skipped_updates"] == 1.0
     assert torch_leaves(after)
     for old, now in zip(torch_leaves(kept), torch_leaves(after), strict=True):

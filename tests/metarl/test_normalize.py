@@ -114,7 +114,10 @@ def test_they_are_of_what_training_sampled_and_no_step_moves_them(
     learned from, they are those of before."""
     tasks, batches = Navigation(horizon=4), []
     env = tasks.make(2, 2, seed=0)
-    progress = Progress(learner.init(tasks.spec, stream(0, "parameters")), stream(0, "tasks"), stream(0, "actions"))
+    progress = Progress(
+        learner.init(tasks.spec, stream(0, "parameters")),
+        *(stream(0, name) for name in ("tasks", "actions", "updates")),
+    )
 
     def watched(env, act, actor, *args, **kwargs):
         statistics = (actor.params if isinstance(learner, RL2) else actor)[STATISTICS]

@@ -29,7 +29,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.folder import load_experiment
 from metarl.seeds import stream
 from metarl.train import Progress, train
-from metarl.types import TrajectoryBatch
+from metarl.types import Experience
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -110,11 +110,11 @@ def test_anil_is_finite_differences_of_the_adapted_policies_loss_and_adapts_the_
     learner = LEARNERS["ANIL"](policy=MLP((4,)), epochs=1, learning_rate=0.1)
     env, batches = tasks.make(3, 2, seed=0), []
     state = learner.init(tasks.spec, stream(0, "parameters"))
-    progress = Progress(state, stream(0, "tasks"), stream(0, "actions"))
+    progress = Progress(state, *(stream(0, name) for name in ("tasks", "actions", "updates")))
 
-    def update(now, sampled: list[TrajectoryBatch]):
-        batches.extend(sampled)
-        return type(learner).update(learner, now, sampled)
+    def update(now, experience: Experience, generator: torch.Generator):
+        batches.extend(experience.batches)
+        return type(learner).update(learner, now, experience, generator)
 
     object.__setattr__(learner, "update", update)  # of a frozen dataclass
     train(learner, tasks, env, progress, iterations=1, episodes=2, begin=lambda: None, log=lambda _: None)

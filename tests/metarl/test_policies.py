@@ -89,7 +89,10 @@ SHORT = ["maml", "fomaml", "emaml", "dice", "meta-sgd", "cavia", "trpo", "promp"
 def test_a_discrete_meta_update_changes_the_weights_and_says_how_far(learner: MAML) -> None:
     tasks, said = Bandit(arms=3), []
     env = tasks.make(4, 4, seed=0)
-    progress = Progress(learner.init(tasks.spec, stream(0, "parameters")), stream(0, "tasks"), stream(0, "actions"))
+    progress = Progress(
+        learner.init(tasks.spec, stream(0, "parameters")),
+        *(stream(0, name) for name in ("tasks", "actions", "updates")),
+    )
     before = progress.learner_state.meta
     train(learner, tasks, env, progress, iterations=1, episodes=4, begin=lambda: None, log=said.append)
     after = progress.learner_state.meta

@@ -14,6 +14,7 @@ from rl2_checks import SpyPolicy, play, seeded, trained
 from torch import Tensor
 from torch.func import vmap
 from toy_tasks import Echo
+from update_checks import meta_update
 
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.algorithms.promp import ProMP
@@ -181,9 +182,9 @@ def test_the_ends_of_episodes_are_hidden_alike_as_it_acts_and_as_it_learns() -> 
             action, reward = batch.action[:, :, t - 1].flatten(0, 1), 0.1 * batch.reward[:, :, t - 1].flatten(0, 1)
             expected = torch.cat([action, reward.unsqueeze(-1), torch.zeros(6, 1)], dim=-1)
         assert torch.equal(fed, expected)
-    said = learner.replay(state.meta, batch).dist
+    said = learner.replay(state, batch).dist
     torch.testing.assert_close(said.log_prob(batch.action), batch.log_prob, rtol=1e-4, atol=1e-4)
-    shown = replace(learner, hide_ends=False).replay(state.meta, batch).dist  # negative control
+    shown = replace(learner, hide_ends=False).replay(state, batch).dist  # negative control
     assert (shown.log_prob(batch.action) - batch.log_prob).abs().max() > 1e-2
 
 
@@ -228,7 +229,7 @@ def test_an_update_is_a_step_for_each_overlapping_chunk(memory: str) -> None:
     learner = replace(LEARNER, policy=RecurrentPolicy(memory, memory_size=4, head="tanh"))
     state, batch = experience(learner)
     batch = learner.credit(state, batch)
-    updated, metrics = learner.update(state, [batch])
+    updated, metrics = meta_update(learner, state, [batch])
     assert updated.optimizer["state"][0]["step"] == 9
 
     policy = learner.policy
@@ -256,7 +257,9 @@ def test_an_update_is_a_step_for_each_overlapping_chunk(memory: str) -> None:
     for name, leaf in leaves.items():
         torch.testing.assert_close(updated.meta[name], leaf.detach(), rtol=1e-7, atol=1e-9)
     assert metrics["train/entropy"] == pytest.approx(np.mean(entropies))
-    whole, _ = replace(learner, chunk_steps=0, chunk_overlap=0, epochs=9).update(state, [batch])  # negative control
+    whole, _ = meta_update(
+        replace(learner, chunk_steps=0, chunk_overlap=0, epochs=9), state, [batch]
+    )  # negative control
     assert max((whole.meta[name] - leaf).abs().max().item() for name, leaf in leaves.items()) > 1e-4
 
 
@@ -314,6 +317,6 @@ def test_chunks_without_a_meaning_are_refused(options: dict[str, int], said: str
 
 def test_the_standard_deviation_of_states_is_reported() -> None:
     state, batch = experience(LEARNER)
-    _, metrics = LEARNER.update(state, [LEARNER.credit(state, batch)])
+    _, metrics = meta_update(LEARNER, state, [LEARNER.credit(state, batch)])
     assert metrics["train/policy_std"] == pytest.approx(batch.dist.log_std.exp().mean().item(), rel=1e-5)
     assert math.exp(-1) < metrics["train/policy_std"] < math.e

@@ -10,6 +10,7 @@ import torch
 from maml_checks import meta_batch
 from torch import Tensor
 from torch.utils._pytree import tree_map
+from update_checks import meta_update
 
 from metarl import ranks
 from metarl.algorithms.maml import MAML
@@ -98,8 +99,8 @@ def test_the_update_of_ranks_is_that_of_one_process(name: str, size: int) -> Non
         if name != "reptile"
         else state(meta)
     )
-    alone, told = learner.update(begun, batches)
-    found = on_ranks(size, lambda: learner.update(begun, own(batches)))
+    alone, told = meta_update(learner, begun, batches)
+    found = on_ranks(size, lambda: meta_update(learner, begun, own(batches)))
     step = flatten(alone.meta) - flatten(meta)
     assert step.norm() > 0
     for after, metrics in found:
@@ -111,7 +112,7 @@ def test_the_update_of_ranks_is_that_of_one_process(name: str, size: int) -> Non
     for after, _ in found[1:]:
         assert torch.equal(flatten(after.meta), flatten(found[0][0].meta))  # to the bit: ranks never part
     # negative control: a rank alone with its own tasks goes elsewhere
-    half, _ = learner.update(begun, tree_map(lambda x: x[: len(x) // size], batches))
+    half, _ = meta_update(learner, begun, tree_map(lambda x: x[: len(x) // size], batches))
     assert (flatten(half.meta) - flatten(alone.meta)).norm() / step.norm() > 1e-3
 
 
@@ -133,7 +134,7 @@ def test_the_update_of_rl2_on_two_ranks_is_that_of_one_process(options: dict[str
     batch, _ = rollout(env, learner.act, learner.actor(state, 8), 6, torch.Generator().manual_seed(0), trials=True)
 
     def updated(batch: Any) -> Any:
-        return learner.update(state, [learner.credit(state, batch)])
+        return meta_update(learner, state, [learner.credit(state, batch)])
 
     alone, told = updated(batch)
     found = on_ranks(2, lambda: updated(tree_map(ranks.own, batch)))

@@ -28,6 +28,7 @@ from metarl.reports.report import improvements, normalized, write_report
 from metarl.runs.experiment import Experiment
 from metarl.runs.folder import create_run
 from metarl.runs.status import status_of
+from metarl.types import remembers
 
 BASE = Experiment(task=Navigation(), learner=MAML(), preset="maml2017", iterations=3)
 VELOCITY = replace(BASE, task=find_preset("half_cheetah_vel"))
@@ -37,7 +38,7 @@ TASKS = 4
 def evaluated(root: Path, name: str, experiment: Experiment, mean: float, **protocol: Any) -> Path:
     """A run folder whose policy earns ``mean`` + 10 x seed + the number of the task after its last step."""
     run = create_run(experiment, root, name)
-    own, gradient = type(experiment.learner).__name__, not experiment.learner.remembers
+    own, gradient = type(experiment.learner).__name__, not remembers(experiment.learner)
     scores = mean + 10.0 * experiment.seed + np.arange(TASKS)
     returns = np.stack([np.zeros(TASKS), scores], axis=1)[:, :, None]
 

@@ -8,6 +8,7 @@ from maml_checks import NUM_TASKS, meta_batch
 from test_meta_gradient import LinearPolicy, TwoLayerPolicy, make_batch, real
 from torch import Tensor
 from torch.func import grad, vmap
+from update_checks import meta_update
 
 from metarl.algorithms.reptile import Reptile, ReptileState
 from metarl.losses.optim import flatten
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_one_inner_step_moves_along_the_mean_inner_gradient():
     learner = Reptile(policy=GaussianMLP((3,), "tanh"), adapt_steps=0, inner_lr=0.3, step_size=0.5)
     meta, (batch,) = meta_batch(learner)
-    after, metrics = learner.update(ReptileState(meta), [batch])
+    after, metrics = meta_update(learner, ReptileState(meta), [batch])
     gradients = vmap(lambda batch: grad(log_likelihood_loss, argnums=1)(learner.policy, meta, batch))(batch)
     for name in meta:
         expected = meta[name] - 0.5 * 0.3 * gradients[name].mean(0)
@@ -55,7 +56,7 @@ def test_theta_goes_to_the_mean_goal_at_the_closed_forms_pace(adapt_steps: int, 
     learner = Reptile(policy=Point(), adapt_steps=adapt_steps, inner_lr=alpha, step_size=step_size)
     state = ReptileState({"theta": real([5.0]), "log_std": real([0.0])})
     for _ in range(num_updates):
-        state, _ = learner.update(state, [quadratic_batch()] * (adapt_steps + 1))
+        state, _ = meta_update(learner, state, [quadratic_batch()] * (adapt_steps + 1))
     pace = 1 - step_size * (1 - (1 - alpha) ** (adapt_steps + 1))
     center = GOALS.mean().item()
     assert state.meta["theta"].item() == pytest.approx(center + pace**num_updates * (5.0 - center), rel=1e-12)
@@ -66,7 +67,7 @@ def test_after_one_step_the_two_layer_toy_has_not_moved_its_first_layer():
     meta = {"u": real([1.3]), "v": real([0.0]), "log_std": real([0.0])}
     obs = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     batch = make_batch(TwoLayerPolicy(), meta, obs, torch.full_like(obs, 0.8), torch.ones_like(obs).squeeze(-1))
-    state, _ = Reptile(policy=TwoLayerPolicy(), adapt_steps=0, inner_lr=0.2).update(ReptileState(meta), [batch])
+    state, _ = meta_update(Reptile(policy=TwoLayerPolicy(), adapt_steps=0, inner_lr=0.2), ReptileState(meta), [batch])
     assert state.meta["u"].item() == 1.3
     assert state.meta["v"].item() == pytest.approx(0.2 * 1.3 * 0.8, rel=1e-12)
 
@@ -75,7 +76,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
     learner = Reptile(policy=GaussianMLP((3,), "tanh"), adapt_steps=1)
     meta, batches = meta_batch(learner)
     broken = batches[0]._replace(advantage=torch.full_like(batches[0].advantage, math.nan))
-    state, metrics = learner.update(ReptileState(meta), [broken, batches[1]])
+    state, metrics = meta_update(learner, ReptileState(meta), [broken, batches[1]])
     assert metrics["train/skipped_updates"] == 1.0
     assert torch.equal(flatten(state.meta), flatten(meta))
     assert len(learner.actor(state, NUM_TASKS)["log_std"]) == NUM_TASKS

@@ -9,9 +9,10 @@ from rl2_checks import VALUED, judged, play, seeded, trained, trials, valued
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from toy_tasks import Echo
+from update_checks import meta_update
 
 import metarl.algorithms.rl2 as rl2
-from metarl.algorithms.rl2 import REWARD, RL2
+from metarl.algorithms.rl2 import RL2
 from metarl.envs.small.tabular_mdp import TabularMDP
 from metarl.losses.return_scale import follow, scale_by_step
 from metarl.networks.recurrent import RecurrentPolicy
@@ -163,14 +164,14 @@ def test_the_scale_of_rewards_acts_on_inputs_advantages_and_targets():
     state = trained(plain, tasks.spec)
     batch = play(plain, tasks, state)
     tenth = batch._replace(reward=batch.reward / 10)
-    for x, y in zip(plain.replay(state.meta, batch)[:2], scaled.replay(state.meta, tenth)[:2], strict=True):
+    for x, y in zip(plain.replay(state, batch)[:2], scaled.replay(state, tenth)[:2], strict=True):
         for a, b in zip(tree_leaves(x), tree_leaves(y), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     expected, found = plain.credit(state, batch), scaled.credit(state, tenth)
     torch.testing.assert_close(found.advantage, expected.advantage, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.target, expected.target, rtol=1e-4, atol=1e-4)
     # negative control
-    assert (plain.replay(state.meta, tenth).value - plain.replay(state.meta, batch).value).abs().max() > 1e-2
+    assert (plain.replay(state, tenth).value - plain.replay(state, batch).value).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("standardize", [True, False])
@@ -180,13 +181,11 @@ def test_standardized_rewards_are_fed_alike_in_any_unit(standardize: bool):
     learner = RL2(policy=RecurrentPolicy(memory_size=8), standardize_reward=standardize)
     state = trained(learner, tasks.spec)
     batch = play(learner, tasks, state)
-    meta = dict(state.meta)
-    if standardize:
-        mean, std = meta[REWARD]
-        meta[REWARD] = torch.stack([3 * mean + 7, 3 * std])
+    stats = state.reward_stats
+    other = state._replace(reward_stats={"mean": 3 * stats["mean"] + 7, "std": 3 * stats["std"]} if stats else {})
     logits, others = (
-        learner.replay(params, b).dist.log_probs
-        for params, b in ((state.meta, batch), (meta, batch._replace(reward=3 * batch.reward + 7)))
+        learner.replay(now, b).dist.log_probs
+        for now, b in ((state, batch), (other, batch._replace(reward=3 * batch.reward + 7)))
     )
     assert (logits - others).abs().max() < 1e-5 if standardize else (logits - others).abs().max() > 0.1
 
@@ -196,18 +195,19 @@ def test_the_mean_and_deviation_of_rewards_follow_each_batch_and_no_gradient():
     tasks = Echo(horizon=4, pay=1.0, discrete=True)
     learner = RL2(policy=RecurrentPolicy(memory_size=8), standardize_reward=True, reward_scale=0.5)
     state = learner.init(tasks.spec, seeded())
-    assert state.meta[REWARD].tolist() == [0.0, 2.0]  # what reward_scale alone would do
+    assert state.reward_stats == {"mean": 0.0, "std": 2.0}  # what reward_scale alone would do
     batch = play(learner, tasks, state)
     valid = torch.ones_like(batch.valid)
     valid[0, :, 8:] = False
     batch = batch._replace(valid=valid, reward=torch.randn(valid.shape, generator=seeded()).where(valid, 1e6))
     found = batch.reward[batch.valid]
-    wanted = torch.stack([found.mean(), found.std(correction=0)])
-    first, _ = learner.update(state, [learner.credit(state, batch)])
-    torch.testing.assert_close(first.meta[REWARD], wanted)
+    wanted = {"mean": found.mean(), "std": found.std(correction=0)}
+    first, _ = meta_update(learner, state, [learner.credit(state, batch)])
+    torch.testing.assert_close(first.reward_stats, wanted)
     again = batch._replace(reward=batch.reward * 2 + 1)
-    second, _ = learner.update(first, [learner.credit(first, again)])
-    torch.testing.assert_close(second.meta[REWARD], 0.9 * wanted + 0.1 * (2 * wanted + torch.tensor([1.0, 0.0])))
+    second, _ = meta_update(learner, first, [learner.credit(first, again)])
+    moved = {name: 0.9 * x + 0.1 * (2 * x + (1.0 if name == "mean" else 0.0)) for name, x in wanted.items()}
+    torch.testing.assert_close(second.reward_stats, moved)
 
 
 # --- the linear baseline
@@ -261,11 +261,11 @@ def test_with_a_linear_baseline_the_value_head_is_left_alone():
     state = valued(learner)
     batch = trials([[[1.0, 3.0, 0.0, 2.0]], [[5.0, 7.0, 1.0, 0.0]]], value=[[[0.5, 0.25, 0.1, 0.0]]] * 2)
     batch = learner.credit(state, batch)._replace(advantage=torch.zeros(2, 1, 4))
-    updated, metrics = learner.update(state, [batch])
+    updated, metrics = meta_update(learner, state, [batch])
     assert metrics["train/meta_gradient_norm"] == 0.0
     assert torch.equal(updated.meta["memory.weight"], state.meta["memory.weight"])
     # negative control
-    _, with_head = replace(learner, baseline=None).update(state, [batch])
+    _, with_head = meta_update(replace(learner, baseline=None), state, [batch])
     assert with_head["train/meta_gradient_norm"] > 0.1
 
 
@@ -310,9 +310,9 @@ def test_an_update_moves_the_scale_towards_the_targets():
     learner = RL2(policy=VALUED)
     batch = judged([[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0]] * 2, [[1.0, 5.0], [3.0, 9.0]])
     state = valued(learner)
-    updated, _ = learner.update(state._replace(return_scale=torch.zeros(0, 2)), [batch])
+    updated, _ = meta_update(learner, state._replace(return_scale=torch.zeros(0, 2)), [batch])
     assert updated.return_scale.flatten().tolist() == pytest.approx([2.0, 1.0, 7.0, 2.0], abs=1e-6)
-    updated, _ = learner.update(state, [batch])
+    updated, _ = meta_update(learner, state, [batch])
     assert updated.return_scale[:2].flatten().tolist() == pytest.approx([0.2, 1.0, 0.7, 1.1], abs=1e-6)
     assert torch.equal(updated.return_scale[2:], state.return_scale[2:])
 
@@ -329,9 +329,9 @@ def test_steps_that_no_trial_reached_leave_the_scale_as_it_was(met: bool):
         state = state._replace(return_scale=state.return_scale[:1])
     batch = judged([[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0]] * 2, [[50.0, 100.0], [50.0, 102.0]])
     idle = batch._replace(valid=torch.tensor([[[True, False], [True, False]]]))
-    after, _ = learner.update(state, [idle])
+    after, _ = meta_update(learner, state, [idle])
     assert all(x.isfinite().all() for x in after.meta.values())
-    later, _ = learner.update(after, [batch])
+    later, _ = meta_update(learner, after, [batch])
     if met:
         assert torch.equal(after.return_scale[1], state.return_scale[1])
         assert later.return_scale[1].tolist() == pytest.approx([50 + 5.1, 1.0])
@@ -342,7 +342,7 @@ def test_steps_that_no_trial_reached_leave_the_scale_as_it_was(met: bool):
 def test_returns_that_are_all_equal_have_a_scale():
     learner = RL2(policy=VALUED)
     state = valued(learner)._replace(return_scale=torch.zeros(0, 2))
-    updated, metrics = learner.update(state, [judged([[1.0, 1.0]] * 2, [[0.5, -0.5]] * 2, [[3.0, 3.0]] * 2)])
+    updated, metrics = meta_update(learner, state, [judged([[1.0, 1.0]] * 2, [[0.5, -0.5]] * 2, [[3.0, 3.0]] * 2)])
     assert updated.return_scale[:, 0].tolist() == pytest.approx([3.0, 3.0])
     assert (updated.return_scale[:, 1] > 0).all()
     assert all(x.isfinite().all() for x in updated.meta.values())

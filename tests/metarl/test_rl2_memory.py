@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from toy_tasks import Echo
 
-from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.rl2 import RL2, RL2State
 from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.small.bandit import Bandit
@@ -21,7 +21,7 @@ from metarl.envs.small.tabular_mdp import TabularMDP
 from metarl.networks.memory import MEMORIES
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.rollout import rollout
-from metarl.types import Params, TrajectoryBatch
+from metarl.types import TrajectoryBatch
 
 CPU = torch.device("cpu")
 REMEMBERING = [name for name, memory in MEMORIES.items() if memory.sees_history]
@@ -158,7 +158,7 @@ def test_tasks_and_worlds_do_not_hear_of_each_other():
     batch = play(learner, tasks, state)
     reward = batch.reward.clone()
     reward[1, 0, 4] += 1.0
-    before, after = (learner.replay(state.meta, b) for b in (batch, batch._replace(reward=reward)))
+    before, after = (learner.replay(state, b) for b in (batch, batch._replace(reward=reward)))
     changed = (after.dist.log_probs != before.dist.log_probs).any(-1)
     expected = torch.zeros_like(changed)
     expected[1, 0, 5:] = True
@@ -188,7 +188,7 @@ def test_replay_gives_what_the_rollout_said(memory: str, kind: str, standardize:
     batch = play(learner, tasks, state)
     assert batch.reward.shape == (3, 2, 12)
     for bptt_steps in (0, 1, 3, 7, 12, 100):
-        dist, value, _ = replace(learner, bptt_steps=bptt_steps).replay(state.meta, batch)
+        dist, value, _ = replace(learner, bptt_steps=bptt_steps).replay(state, batch)
         torch.testing.assert_close(dist.log_prob(batch.action), batch.log_prob, rtol=1e-5, atol=1e-5)
         for leaf, acted in zip(dist, batch.dist, strict=True):
             torch.testing.assert_close(leaf, acted, rtol=1e-5, atol=1e-5)
@@ -199,14 +199,14 @@ def test_replay_gives_what_the_rollout_said(memory: str, kind: str, standardize:
         batch._replace(action=batch.action.roll(1, dims=2)),
         batch._replace(terminated=torch.zeros_like(batch.valid), truncated=torch.zeros_like(batch.valid)),
     ):
-        changed = (learner.replay(state.meta, other).dist[0] - batch.dist[0]).abs().max()
+        changed = (learner.replay(state, other).dist[0] - batch.dist[0]).abs().max()
         assert changed > 1e-4 if memory != "none" else changed < 1e-5
 
 
-def gradient_of(learner: RL2, meta: Params, batch: TrajectoryBatch) -> Tensor:
+def gradient_of(learner: RL2, state: RL2State, batch: TrajectoryBatch) -> Tensor:
     """Of a sum over log-probabilities and values with weights that tell the steps apart."""
-    leaves = {name: x.clone().requires_grad_() for name, x in meta.items()}
-    dist, value, _ = learner.replay(leaves, batch)
+    leaves = {name: x.clone().requires_grad_() for name, x in state.meta.items()}
+    dist, value, _ = learner.replay(state._replace(meta=leaves), batch)
     weight = torch.randn(batch.reward.shape, generator=seeded(7))
     loss = (weight * (dist.log_prob(batch.action) + value)).sum()
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(leaves.values()))])
@@ -239,8 +239,8 @@ def test_gradients_flow_back_over_as_many_steps_as_they_are_told(memory: str):
     values, gradients = {}, {}
     for bptt_steps in (0, 1, 3, 5, 12, 100):
         told = replace(learner, bptt_steps=bptt_steps)
-        values[bptt_steps] = told.replay(state.meta, batch).value
-        gradients[bptt_steps] = gradient_of(told, state.meta, batch)
+        values[bptt_steps] = told.replay(state, batch).value
+        gradients[bptt_steps] = gradient_of(told, state, batch)
         torch.testing.assert_close(values[bptt_steps], values[0], rtol=0, atol=1e-12)
         expected = by_hand(bptt_steps or num_steps)
         torch.testing.assert_close(gradients[bptt_steps], expected, rtol=1e-9, atol=1e-10)
@@ -268,7 +268,8 @@ def test_the_gradient_is_the_slope_of_the_loss(memory: str):
 
     def loss(vector: Tensor, learner: RL2 = learner) -> Tensor:
         pieces = zip(state.meta.items(), vector.split(sizes), strict=True)
-        said = learner.replay({name: x.view(like.shape) for (name, like), x in pieces}, batch)
+        meta = {name: x.view(like.shape) for (name, like), x in pieces}
+        said = learner.replay(state._replace(meta=meta), batch)
         return learner._loss(said, batch, scale, 0.05)[0]
 
     def gradient(learner: RL2) -> Tensor:
@@ -325,7 +326,7 @@ def test_an_untrained_policy_is_nearly_uniform_and_predicts_no_value(tasks: Task
     learner = RL2(policy=RecurrentPolicy(memory, memory_size=16, init_std=0.7))
     state = learner.init(tasks.spec, seeded())
     batch = play(learner, tasks, state, episodes=2)
-    dist, value, _ = learner.replay(state.meta, batch)
+    dist, value, _ = learner.replay(state, batch)
     assert value.eq(0).all()
     if tasks.spec.discrete:
         assert (dist.log_probs.exp() - 0.25).abs().max() < 0.02

@@ -11,13 +11,14 @@ from rl2_checks import VALUED, SpyPolicy, equal, judged, play, seeded, trained, 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from toy_tasks import Echo
+from update_checks import meta_update
 
 from metarl.algorithms.rl2 import RL2, RL2State
 from metarl.envs.registry import TaskDistribution
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.tabular_mdp import TabularMDP
 from metarl.networks.recurrent import RecurrentPolicy
-from metarl.types import Params, TrajectoryBatch
+from metarl.types import Params, TrajectoryBatch, remembers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,14 +37,14 @@ def test_the_loss_by_hand():
     state = valued(learner)._replace(return_scale=torch.zeros(0, 2))
     batch = judged([[1.5, 1.5], [0.5, 0.5]], [[1.0, -1.0]] * 2, [[1.0, 30.0], [3.0, 10.0]])
     batch = batch._replace(obs=torch.full((1, 2, 2, 1), 0.5).atanh())
-    _, metrics = learner.update(state, [batch])
+    _, metrics = meta_update(learner, state, [batch])
     assert metrics["train/loss"] == pytest.approx(0.15 + 0.4 * 0.625 - 0.1 * math.log(2), abs=1e-6)
     assert metrics["train/value_loss"] == pytest.approx(0.625, abs=1e-6)
     assert metrics["train/entropy"] == pytest.approx(math.log(2), abs=1e-6)
     assert metrics["train/kl"] == pytest.approx((-math.log(1.5) - math.log(0.5)) / 2, abs=1e-6)
     assert metrics["train/clip_fraction"] == 1.0
     # each weight has its term
-    _, metrics = replace(learner, value_weight=0.0, entropy_bonus=0.0).update(state, [batch])
+    _, metrics = meta_update(replace(learner, value_weight=0.0, entropy_bonus=0.0), state, [batch])
     assert metrics["train/loss"] == pytest.approx(0.15, abs=1e-6)
 
 
@@ -62,7 +63,7 @@ def test_ratios_have_no_incentive_to_leave_the_clip_but_one_to_return(ratio: flo
     """The sign of the change of log pi(a) in one step."""
     learner = RL2(policy=VALUED, clip=0.2, value_weight=0.0, entropy_bonus=0.0, epochs=1)
     state = valued(learner)
-    updated, metrics = learner.update(state, [judged([[ratio]], [[advantage]], [[0.0]])])
+    updated, metrics = meta_update(learner, state, [judged([[ratio]], [[advantage]], [[0.0]])])
     logits = updated.meta["policy.bias"] - state.meta["policy.bias"]
     assert (logits[0] - logits[1]).sign() == moves
     assert (metrics["train/meta_gradient_norm"] > 0) == (moves != 0)
@@ -73,13 +74,13 @@ def test_the_entropy_bonus_raises_the_entropy_and_the_value_moves_to_its_target(
     state = valued(learner)
     state.meta["policy.bias"] = torch.tensor([1.0, -1.0])
     batch = judged([[1.0, 1.0]], [[0.0, 0.0]], [[3.0, 5.0]])
-    updated, _ = learner.update(state, [batch])
-    before, after = (learner.replay(s.meta, batch).dist.entropy().mean() for s in (state, updated))
+    updated, _ = meta_update(learner, state, [batch])
+    before, after = (learner.replay(s, batch).dist.entropy().mean() for s in (state, updated))
     assert after > before + 0.1
     learner = replace(learner, value_weight=1.0, entropy_bonus=0.0, epochs=120)
-    updated, _ = learner.update(state, [batch])
+    updated, _ = meta_update(learner, state, [batch])
     # the scale went from (0, 1) to (.3, .9) and (.5, .9): 3 and 5 deviations, and both steps look alike
-    found = learner.replay(updated.meta, batch).value
+    found = learner.replay(updated, batch).value
     assert found.flatten().tolist() == pytest.approx([4.0, 4.0], abs=0.05)
     assert torch.equal(updated.meta["policy.bias"], state.meta["policy.bias"])
 
@@ -90,14 +91,14 @@ def test_idle_steps_change_nothing():
     batch = judged([[1.1, 0.9, 1.05, 1.1]], [[1.0, -1.0, 0.5, -99.0]], [[1.0, 3.0, 2.0, 500.0]])
     batch = batch._replace(valid=torch.tensor([[[True, True, True, False]]]))
     short = judged([[1.1, 0.9, 1.05]], [[1.0, -1.0, 0.5]], [[1.0, 3.0, 2.0]])
-    expected, expected_metrics = learner.update(valued(learner), [short])
-    updated, metrics = learner.update(valued(learner), [batch])
+    expected, expected_metrics = meta_update(learner, valued(learner), [short])
+    updated, metrics = meta_update(learner, valued(learner), [batch])
     for name in expected.meta:
         torch.testing.assert_close(updated.meta[name], expected.meta[name], rtol=1e-6, atol=1e-7)
     assert torch.equal(updated.return_scale[:3], expected.return_scale[:3])
     assert metrics == pytest.approx(expected_metrics, rel=1e-5, abs=1e-7)
     # negative control
-    whole, _ = learner.update(valued(learner), [batch._replace(valid=torch.ones_like(batch.valid))])
+    whole, _ = meta_update(learner, valued(learner), [batch._replace(valid=torch.ones_like(batch.valid))])
     assert (whole.meta["policy.bias"] - expected.meta["policy.bias"]).abs().max() > 1e-4
 
 
@@ -116,10 +117,10 @@ def test_at_the_first_step_the_ratio_is_1():
     learner = RL2(policy=RecurrentPolicy(memory_size=8), epochs=1, learning_rate=0.05)
     state = trained(learner, MDP.spec)
     batch = experience(learner, state)
-    _, metrics = learner.update(state, [batch])
+    _, metrics = meta_update(learner, state, [batch])
     assert abs(metrics["train/kl"]) < 1e-9
     assert metrics["train/clip_fraction"] == 0.0
-    _, metrics = replace(learner, epochs=4).update(state, [batch])
+    _, metrics = meta_update(replace(learner, epochs=4), state, [batch])
     assert metrics["train/kl"] > 1e-3
     assert metrics["train/clip_fraction"] > 0.0
 
@@ -144,7 +145,7 @@ def test_the_shares_of_a_pass_are_all_tasks_once_and_as_many_as_asked_for(
     marks = torch.arange(num_tasks).float().view(-1, 1, 1).expand(batch.reward.shape)
     batch = batch._replace(obs=torch.stack([marks, marks], dim=-1))
     learner.policy.inputs_seen.clear()
-    learner.update(state, [batch])
+    meta_update(learner, state, [batch])
     seen = [inputs[::2, 0, 0].long().tolist() for inputs in learner.policy.inputs_seen]  # of two worlds a task
     assert len(seen) == 2 * len(sizes)
     for epoch in (seen[: len(sizes)], seen[len(sizes) :]):
@@ -159,11 +160,11 @@ def test_learning_rate_and_entropy_bonus_fall_linearly_to_zero():
     for num_updates in (0, 1, 2, 3, 4, 5, 100):
         remaining = max(0.0, 1 - num_updates / 4)
         state = valued(learner, num_updates=num_updates)
-        updated, metrics = learner.update(state, [batch])
+        updated, metrics = meta_update(learner, state, [batch])
         assert metrics["train/learning_rate"] == pytest.approx(0.02 * remaining, abs=1e-12)
         assert metrics["train/loss"] == pytest.approx(-0.4 * remaining * math.log(2), abs=1e-6)
         assert updated.num_updates == num_updates + 1
-        _, constant = replace(learner, anneal_updates=0).update(state, [batch])
+        _, constant = meta_update(replace(learner, anneal_updates=0), state, [batch])
         assert constant["train/learning_rate"] == 0.02
         assert constant["train/loss"] == pytest.approx(-0.4 * math.log(2), abs=1e-6)
 
@@ -176,11 +177,11 @@ def test_a_step_is_as_long_as_the_learning_rate_of_the_day(num_updates: int):
     learner = RL2(policy=VALUED, learning_rate=0.02, entropy_bonus=0.0, value_weight=0.0, epochs=1, anneal_updates=4)
     batch = judged([[1.0]], [[1.0]], [[0.0]])
     state = valued(learner, num_updates=num_updates)
-    updated, _ = learner.update(state, [batch])
+    updated, _ = meta_update(learner, state, [batch])
     step = updated.meta["policy.bias"] - state.meta["policy.bias"]
     expected = 0.02 * (1 - num_updates / 4)
     assert step.abs().tolist() == pytest.approx([expected, expected], rel=1e-3)
-    later, _ = learner.update(updated._replace(num_updates=4), [batch])
+    later, _ = meta_update(learner, updated._replace(num_updates=4), [batch])
     assert torch.equal(later.meta["policy.bias"], updated.meta["policy.bias"])
 
 
@@ -188,13 +189,13 @@ def test_the_optimizer_remembers_and_updates_are_counted():
     learner = RL2(policy=RecurrentPolicy(memory_size=8), epochs=3, minibatches=2)
     state = learner.init(MDP.spec, seeded())
     for update in (1, 2):
-        state, _ = learner.update(state, [experience(learner, state, seed=update)])
+        state, _ = meta_update(learner, state, [experience(learner, state, seed=update)])
         assert state.num_updates == update
         steps = {int(moments["step"]) for moments in state.optimizer["state"].values()}
         assert steps == {6 * update}
     batch = experience(learner, state, seed=9)
-    kept, _ = learner.update(state, [batch])
-    forgotten, _ = learner.update(state._replace(optimizer={}), [batch])
+    kept, _ = meta_update(learner, state, [batch])
+    forgotten, _ = meta_update(learner, state._replace(optimizer={}), [batch])
     assert (kept.meta["policy.weight"] - forgotten.meta["policy.weight"]).abs().max() > 1e-5
 
 
@@ -205,20 +206,20 @@ def test_the_state_passed_in_is_never_changed_and_bits_repeat():
     """Neither weights nor Adam's moments nor the scale of returns: a second update from it is the first one again."""
     learner = RL2(policy=RecurrentPolicy(memory_size=8), epochs=2, minibatches=2)
     state = trained(learner, MDP.spec)
-    state, _ = learner.update(state, [experience(learner, state)])  # now with moments
+    state, _ = meta_update(learner, state, [experience(learner, state)])  # now with moments
     batch = experience(learner, state, seed=1)
     kept_state, kept_batch = copy.deepcopy(state), copy.deepcopy(batch)
-    first, first_metrics = learner.update(state, [batch])
+    first, first_metrics = meta_update(learner, state, [batch])
     assert equal(state, kept_state)
     assert equal(batch, kept_batch)
-    second, second_metrics = learner.update(state, [batch])
+    second, second_metrics = meta_update(learner, state, [batch])
     assert equal(first, second)
     assert first_metrics == second_metrics
     assert not equal(first.meta, state.meta)
     assert not equal(first.optimizer, state.optimizer)
     # nor by what comes after
     kept_first = copy.deepcopy(first)
-    learner.update(first, [experience(learner, first, seed=2)])
+    meta_update(learner, first, [experience(learner, first, seed=2)])
     assert equal(first, kept_first)
     assert not any(x.requires_grad for x in tree_leaves(first) if isinstance(x, Tensor))
 
@@ -229,17 +230,17 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(bad: float, t
     """Also where it comes in the second share, after a step has been taken."""
     learner = RL2(policy=RecurrentPolicy(memory_size=8), epochs=2, minibatches=2)
     state = trained(learner, MDP.spec)
-    state, _ = learner.update(state, [experience(learner, state)])
+    state, _ = meta_update(learner, state, [experience(learner, state)])
     batch = experience(learner, state, seed=1)
     advantage = batch.advantage.clone()
     advantage[task, 0, 2] = bad
     kept = copy.deepcopy(state)
-    after, metrics = learner.update(state, [batch._replace(advantage=advantage)])
+    after, metrics = meta_update(learner, state, [batch._replace(advantage=advantage)])
     assert metrics["train/skipped_updates"] == 1.0
     assert equal(after, kept)
     assert equal(state, kept)
     # negative control: without it the update goes through
-    after, metrics = learner.update(state, [batch])
+    after, metrics = meta_update(learner, state, [batch])
     assert "train/skipped_updates" not in metrics
     assert not equal(after, kept)
 
@@ -365,9 +366,9 @@ def test_with_one_episode_and_no_memory_it_is_ppo(tasks: TaskDistribution):
     state = trained(learner, tasks.spec)
     batch = play(learner, tasks, state, num_tasks=6, episodes=1)
     state, batch = (tree_map(in_float64, x) for x in (state, batch))
-    batch = batch._replace(log_prob=learner.replay(state.meta, batch).dist.log_prob(batch.action))
+    batch = batch._replace(log_prob=learner.replay(state, batch).dist.log_prob(batch.action))
     assert batch.valid.all()
-    updated, metrics = learner.update(state, [learner.credit(state, batch)])
+    updated, metrics = meta_update(learner, state, [learner.credit(state, batch)])
     assert metrics["train/clip_fraction"] > 0.01
     assert metrics["train/meta_gradient_norm"] > OPTIONS["max_grad_norm"]
     ppo = PlainPPO(state.meta, 8)
@@ -386,5 +387,5 @@ def test_with_one_episode_and_no_memory_it_is_ppo(tasks: TaskDistribution):
 def test_the_learner_to_compare_with_is_the_same_one_without_memory():
     learner = RL2(policy=RecurrentPolicy("lstm", memory_size=7, encoder_sizes=(3,)), clip=0.3, epochs=2)
     assert learner.without_adaptation() == replace(learner, policy=replace(learner.policy, memory="none"))
-    assert learner.remembers
+    assert remembers(learner)
     assert learner.adapt_steps == 0

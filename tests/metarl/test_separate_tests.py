@@ -40,7 +40,7 @@ def test_a_greedy_test_is_the_adapted_policys_mean_after_sampled_adaptation(lear
         position, earned = envs[2].reset(), torch.zeros(NUM_TASKS, NUM_ENVS)
         for _ in range(TASK.horizon):
             nothing = torch.zeros(NUM_TASKS, NUM_ENVS)
-            before = Previous(torch.zeros(NUM_TASKS, NUM_ENVS, 2), nothing, nothing.bool(), nothing.bool())
+            before = Previous(torch.zeros(NUM_TASKS, NUM_ENVS, 2), nothing, nothing.bool(), nothing.bool(), position)
             _, dist, _ = learner.act(actor, position, before, torch.Generator().manual_seed(1))
             taken = envs[2].step(dist.mean)
             position, earned = taken.obs, earned + taken.reward

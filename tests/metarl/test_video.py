@@ -122,8 +122,8 @@ def test_a_path_ends_where_its_episode_does() -> None:
 
 
 def test_episodes_are_named_after_what_came_before_them() -> None:
-    assert labels(NAVIGATION, 2) == ["before adaptation", "after 1 gradient step", "after 2 gradient steps"]
-    assert labels(replace(NAVIGATION, learner=replace(MAML(), adapt_steps=0)), 1)[1] == "after 1 gradient step"
+    assert labels(NAVIGATION, 2) == ["before", "1 step", "2 steps"]
+    assert labels(replace(NAVIGATION, learner=replace(MAML(), adapt_steps=0)), 1)[1] == "1 step"
     assert labels(REMEMBERING, 3) == ["episode 1", "episode 2", "episode 3"]
     assert labels(MDP, 2) == ["episode 1", "episode 2"]
     assert labels(BANDIT, 9) == ["pulls 1–4", "pulls 5–9"]
