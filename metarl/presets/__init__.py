@@ -23,6 +23,7 @@ from metarl.presets import (
     half_cheetah,
     metaworld,
     navigation,
+    pearls,
     tabular_mdps,
     walkers,
 )
@@ -71,6 +72,6 @@ def make(task: str, learner: str, preset: str | None = None, task_preset: str | 
     return experiment if task_preset is None else replace(experiment, task=definition)
 
 
-for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld, few_shot):
+for _family in (half_cheetah, ant, walkers, navigation, bandits, tabular_mdps, gymnasium, metaworld, few_shot, pearls):
     for _presets in _family.PRESETS:
         add(_presets)
