@@ -97,7 +97,7 @@ class PEARL:
     capacity: int = 10_000
     """Transitions of each of them; older ones make room for new ones."""
     context: Literal["prior", "all"] = "prior"
-    """What training infers tasks from: a task's newest experience before any inner step, or all that a visit brought."""
+    """What training infers a task from: its newest experience before any inner step, or all of its newest visit."""
     context_size: int = 64
     """Transitions of a context in training; in tests it is all there is."""
     warmup_steps: int = 0

@@ -23,9 +23,9 @@ class Transitions(NamedTuple):
     seen: Float[Tensor, "*batch in"]
     """What policy and critics see of a state."""
     action: Float[Tensor, "*batch act"]
-    reward: Float[Tensor, "*batch"]
+    reward: Float[Tensor, " *batch"]
     next_seen: Float[Tensor, "*batch in"]
-    terminated: Bool[Tensor, "*batch"]
+    terminated: Bool[Tensor, " *batch"]
     """No return follows; a time limit is no end."""
 
 
@@ -51,7 +51,7 @@ class SoftNetworks:
         return dense(params, "critic", torch.cat([seen, action], dim=-1)).squeeze(-1)
 
 
-def lower(values: Float[Tensor, "2 *batch"]) -> Float[Tensor, "*batch"]:
+def lower(values: Float[Tensor, "2 *batch"]) -> Float[Tensor, " *batch"]:
     """The lower of the two critics' values."""
     return torch.minimum(values[0], values[1])
 
@@ -66,7 +66,7 @@ def bootstrapped(
     *,
     discount: float,
     temperature: Float[Tensor, ""],
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, " *batch"]:
     """r + discount * V(s'), V(s') = min Q(s', a') - temperature * log pi(a' | s'), a' of the present policy."""
     action, log_prob = networks.policy(policy, transitions.next_seen).sample_with_log_prob(noise)
     value = lower(networks.critics(slow, transitions.next_seen, action)) - temperature * log_prob
@@ -74,7 +74,7 @@ def bootstrapped(
 
 
 def critic_loss(
-    networks: SoftNetworks, critic: Params, transitions: Transitions, target: Float[Tensor, "*batch"]
+    networks: SoftNetworks, critic: Params, transitions: Transitions, target: Float[Tensor, " *batch"]
 ) -> Float[Tensor, ""]:
     """Squared error of both critics, summed over them and averaged over transitions."""
     error = networks.critics(critic, transitions.seen, transitions.action) - target

@@ -15,7 +15,7 @@ NORTH = torch.tensor([[0.0, 1.0]])
 
 
 def test_the_sparse_reward_is_one_minus_the_distance_within_a_fifth_of_the_goal():
-    """Steps of .1 to the goal at (0, 1): after 7 it is .3 away, unpaid; then .15 (a step of .15 is clipped to .1: .2)."""
+    """Steps of .1 to the goal at (0, 1): after 7 it is .3 away, unpaid; a step of .15 is clipped to .1, to .2 away."""
     env = find_preset("half_circle", "pearl").make(1, 1, seed=0)
     env.set_tasks(NORTH)
     env.reset()

@@ -59,7 +59,7 @@ def by_kalman(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.usefixtures("float64")
 def test_the_product_of_gaussians_is_the_conjugate_posterior():
-    """An encoder without hidden layers, which passes action 0 on as the mean, and as the variance softplus(action 1)."""
+    """An encoder without hidden layers: action 0 becomes the mean, softplus(action 1) the variance of a factor."""
     pearl = replace(SMALL, latent_size=1, encoder_sizes=())
     weight = torch.zeros(5, 2)  # obs, obs, action, action, reward -> mean, raw variance
     weight[2, 0] = weight[3, 1] = 1.0
@@ -178,7 +178,7 @@ def test_an_update_is_a_function_of_state_experience_and_generator():
     before = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, state)
     brought = Experience(torch.tensor([[0.5, 1.0], [2.0, 0.0]]), None, [experience([1.0, -1.0])] * 2)
     (one, said), (two, _), (other, _) = (SMALL.update(state, brought, seeded(seed)) for seed in (1, 1, 2))
-    for a, b, c in zip(tree_leaves(one), tree_leaves(two), tree_leaves(before), strict=False):
+    for a, b in zip(tree_leaves(one), tree_leaves(two), strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
     assert all(torch.equal(state.meta[name], before.meta[name]) for name in state.meta), "it works in place"
     assert torch.equal(state.replay["rows"], before.replay["rows"]), "it works in place"

@@ -1,7 +1,6 @@
 """What can be earned on the half circle, against arithmetic."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Soft actor-critic against closed forms: integrals of its policy, and a linear-quadratic problem's Riccati equation."""
+"""Soft actor-critic against closed forms: integrals of its policy, and a linear-quadratic problem's Riccati."""
 
 import math
 from typing import NamedTuple
@@ -79,7 +79,7 @@ def test_two_critics_in_one_product_are_two_networks():
 
 
 def test_a_target_by_hand():
-    """Zero networks: Q is 0, the policy standard normal; V = -temperature * log pi, of noise 0: log pi = -log sqrt(2 pi)
+    """Zero networks: Q is 0, the policy N(0, 1); V = -temperature * log pi, of noise 0: log pi = -log sqrt(2 pi)
     each dimension. A terminated step bootstraps from nothing."""
     networks = SoftNetworks((4,))
     policy, critic = ({name: torch.zeros_like(x) for name, x in each.items()} for each in networks.init(2, 1, seeded()))

@@ -53,7 +53,7 @@ def test_a_ring_keeps_the_newest():
     # 6 + 6 + 6 into 8 places: 0 0 0 0 0 0 1 1 | 1 1 1 1 2 2 2 2 | 2 2
     assert rewards(replay, 0) == [2.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
     assert replay.added.item() == 18
-    with pytest.raises(BadField, match="capacity is 8: .* 12 steps"):
+    with pytest.raises(BadField, match=r"capacity is 8: .* 12 steps"):
         add(replay, slot, [experience([1.0])] * 2, 1)
 
 
