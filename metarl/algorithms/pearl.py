@@ -12,8 +12,10 @@ A meta-update is algorithm 1 from line 8 on: transitions go to the replay of the
 tasks drawn from there, with a context from what a task's newest visit brought, and other transitions for the critics.
 The critics' gradient and KL(q || N(0, 1)) train the encoder. As in the authors' code (katerakelly/oyster) rewards are
 scaled, and the KL is summed over tasks where other losses are means. Other than there, critics bootstrap from slow
-copies of themselves in place of a value network; one step of Adam moves all networks at once; and where a task
-distribution has endless tasks, training meets new ones all the time, of which the replay keeps the newest.
+copies of themselves in place of a value network; one step of Adam moves all networks at once; a factor's variance is
+softplus times ``context_size``, so that a context that says nothing leaves the untrained posterior about as wide as the
+prior (there it is a tenth as wide, and on the sparse half circle nobody explored); and where a task distribution has
+endless tasks, training meets new ones all the time, of which the replay keeps the newest.
 """
 
 import copy
@@ -220,7 +222,7 @@ class PEARL:
         seen = [context.obs, context.action, context.reward.unsqueeze(-1)]
         seen += [context.next_obs] if self.encode_next_obs else []
         mean, raw = dense(params, "encoder", torch.cat(seen, dim=-1)).chunk(2, dim=-1)
-        precision = softplus(raw).clamp(min=LEAST_VARIANCE).reciprocal()
+        precision = (self.context_size * softplus(raw)).clamp(min=LEAST_VARIANCE).reciprocal()
         if weight is not None:
             precision = precision * weight.unsqueeze(-1)
         return Posterior(precision.sum(-2), (precision * mean).sum(-2))

@@ -47,11 +47,11 @@ class SoftNetworks:
 
     def critics(
         self, params: Params, seen: Float[Tensor, "*batch in"], action: Float[Tensor, "*batch act"]
-    ) -> Float[Tensor, "2 *batch"]:
+    ) -> Float[Tensor, " 2 *batch"]:
         return dense(params, "critic", torch.cat([seen, action], dim=-1)).squeeze(-1)
 
 
-def lower(values: Float[Tensor, "2 *batch"]) -> Float[Tensor, " *batch"]:
+def lower(values: Float[Tensor, " 2 *batch"]) -> Float[Tensor, " *batch"]:
     """The lower of the two critics' values."""
     return torch.minimum(values[0], values[1])
 

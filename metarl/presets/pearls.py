@@ -72,6 +72,8 @@ HALF_CIRCLE = {
         learner=replace(
             SPARSE,
             adapt_steps=3,
+            reward_scale=20.0,
+            kl_weight=0.1,
             hidden_sizes=(64, 64),
             encoder_sizes=(64, 64),
             capacity=4000,

@@ -59,15 +59,15 @@ def by_kalman(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.usefixtures("float64")
 def test_the_product_of_gaussians_is_the_conjugate_posterior():
-    """An encoder without hidden layers: action 0 becomes the mean, softplus(action 1) the variance of a factor."""
-    pearl = replace(SMALL, latent_size=1, encoder_sizes=())
+    """An encoder without hidden layers: action 0 becomes the mean, 4 softplus(action 1) the variance of a factor."""
+    pearl = replace(SMALL, latent_size=1, encoder_sizes=(), context_size=4)
     weight = torch.zeros(5, 2)  # obs, obs, action, action, reward -> mean, raw variance
     weight[2, 0] = weight[3, 1] = 1.0
     params = {"encoder/weight_0": weight, "encoder/bias_0": torch.zeros(1, 2)}
     action, other = torch.randn(1, 40, 2, generator=seeded()), torch.zeros(1, 40, 2)
     context = Step(other, action, other[..., 0], other, other[..., 0] > 0)
     posterior = pearl.infer(params, context)
-    mean, variance = by_kalman(action[0, :, 0], torch.nn.functional.softplus(action[0, :, 1]))
+    mean, variance = by_kalman(action[0, :, 0], 4 * torch.nn.functional.softplus(action[0, :, 1]))
     assert posterior.mean.item() == pytest.approx(mean.item(), rel=1e-10)
     assert posterior.variance.item() == pytest.approx(variance.item(), rel=1e-10)
 
