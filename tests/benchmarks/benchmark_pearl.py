@@ -63,8 +63,8 @@ def main() -> None:
         a_step = 1000 * update / iteration.learner.gradient_steps
         rate = f"{iteration.num_steps / sampling:,.0f} env steps/s"
         print(
-            f"  {task:<18} {statistics.median(total):.2f} [{min(total):.2f}, {max(total):.2f}]: {sampling:.2f} sampling "
-            f"({rate}) + {update:.2f} update ({a_step:.1f} ms a gradient step)"
+            f"  {task:<18} {statistics.median(total):.2f} [{min(total):.2f}, {max(total):.2f}]: {sampling:.2f} "
+            f"sampling ({rate}) + {update:.2f} update ({a_step:.1f} ms a gradient step)"
         )
 
 

@@ -7,7 +7,7 @@ left (dynamic programming over sets of goals). The first paid step counts as tel
 
 import math
 from itertools import product
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ STARTS, RADII = 19, (0.85, 0.95, 1.0)  # of the family; from the ends of the arc
 EXACT = 3  # episodes whose paths are chosen together
 
 
+@runtime_checkable
 class HalfCircle(Protocol):
     """The task's definition, as far as it matters here."""
 
