@@ -8,6 +8,7 @@ from .algorithms import ALGORITHMS as ALGORITHMS
 from .algorithms.es_maml import ESMAML as ESMAML
 from .algorithms.gradient import GradientLearner as GradientLearner
 from .algorithms.maml import MAML as MAML
+from .algorithms.memory import MemoryLearner as MemoryLearner
 from .algorithms.outer import PPO as PPO
 from .algorithms.outer import TRPO as TRPO
 from .algorithms.outer import Gradient as Gradient
@@ -33,6 +34,7 @@ from .runs.experiment import Experiment as Experiment
 from .runs.fitting import fit as fit
 from .train import train as train
 from .trial import Trial as Trial
+from .types import Experience as Experience
 from .types import MetaLearner as MetaLearner
 from .types import Previous as Previous
 from .types import TrajectoryBatch as TrajectoryBatch

@@ -71,10 +71,8 @@ def train(
         explorer = learner.explorer(progress.learner_state, env.num_tasks, progress.updates)
         actor, batches = explorer, []
         for step in range(learner.adapt_steps + 1):  # 4: all T_i at once
-            with clock("sampling"):
-                batch, actor = rollout(
-                    env, learner.act, actor, episodes, progress.actions, trials=trials
-                )  # 5, 8: D_i, D'_i
+            with clock("sampling"):  # 5, 8: D_i, D'_i
+                batch, actor = rollout(env, learner.act, actor, episodes, progress.actions, trials=trials)
             require_enough(batch, env, tasks, sampled, episodes=episodes, trials=trials)
             with clock("optimization"):
                 batches.append(learner.credit(progress.learner_state, batch))

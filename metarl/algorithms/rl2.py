@@ -15,19 +15,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
+from metarl.algorithms.memory import MemoryLearner
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.advantages import discounted_returns
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
-from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
-from metarl.losses.trials import before, chunks, goes_on, trial_loss
+from metarl.losses.return_scale import follow, followed, mean_and_std, scale_of_all
+from metarl.losses.trials import before, chunks, goes_on, normalized, piecewise, trial_advantages, trial_loss
 from metarl.networks.distributions import DiagGaussian
 from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
-from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
+from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 
@@ -52,7 +53,7 @@ class RL2Actor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RL2:
+class RL2(MemoryLearner):
     policy: MemoryPolicy = field(default_factory=RecurrentPolicy)
     baseline: LinearFeatureBaseline | None = None
     """Value function: None is a head on the memory; the linear one is fitted to each batch."""
@@ -119,13 +120,6 @@ class RL2:
             require(self, "anneal_updates", at_least=0)
         require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
 
-    @property
-    def adapt_steps(self) -> int:
-        return 0
-
-    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
-        return trial_stages(trial)
-
     def describe(self) -> Description:
         return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
@@ -141,16 +135,9 @@ class RL2:
     def actor(self, state: RL2State, num_tasks: int) -> RL2Actor:
         return RL2Actor(state.meta, state.reward_stats, None)
 
-    def explorer(self, state: RL2State, num_tasks: int, generator: torch.Generator) -> RL2Actor:
-        return self.actor(state, num_tasks)
-
     @torch.no_grad()
     def act(
-        self,
-        actor: RL2Actor,
-        obs: Float[Tensor, "task env obs"],
-        previous: Previous,
-        generator: torch.Generator,
+        self, actor: RL2Actor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, RL2Actor]:
         actor, previous = self.beginning(actor, previous)
         ended, reward = previous.terminated | previous.truncated, self._fed(actor.reward_stats, previous.reward)
@@ -183,20 +170,15 @@ class RL2:
             seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state, batch)
             all_ranks = (ranks.gathered(x) for x in (seen, returns, valid))
             value = ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
-        next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
         advantage, error = (
-            gae(reward, value, next_value, ended, ended, discount=self.discount, gae_lambda=gae_lambda)
+            trial_advantages(reward, value, ended, discount=self.discount, gae_lambda=gae_lambda)
             for gae_lambda in (self.gae_lambda, self.value_lambda)
         )
         if self.advantage_scale == "raw":
             scaled = advantage.where(valid, 0.0) / self.reward_scale
         else:
-            everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
-            scaled = ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
+            scaled = normalized(advantage, valid)
         return batch._replace(advantage=scaled, target=value + error)
-
-    def adapt(self, state: RL2State, actor: RL2Actor, batch: TrajectoryBatch, *, scale: float = 1.0) -> RL2Actor:
-        raise NotImplementedError("RL2 adapts as it acts: it has no inner step")
 
     def update(self, state: RL2State, experience: Experience, generator: torch.Generator) -> tuple[RL2State, Metrics]:
         """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
@@ -206,6 +188,8 @@ class RL2:
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         return_scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
         drawn = generator if self.minibatch_order == "drawn" else None
+        weights = {"value_weight": 0.0 if self.baseline else self.value_weight}
+        weights["entropy_bonus"] = self.entropy_bonus * remaining
 
         def slopes(leaves: Params) -> Iterator[Slope]:
             params, memory = state.meta | leaves, None
@@ -213,64 +197,32 @@ class RL2:
                 inputs = self._trial_inputs(state, part)
                 for chunk in chunks(inputs, part, return_scale, steps=self.chunk_steps, overlap=self.chunk_overlap):
                     said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
-                    loss, terms = self._loss(said, chunk.batch, chunk.return_scale, self.entropy_bonus * remaining)
+                    loss, terms = trial_loss(said, chunk.batch, chunk.return_scale, clip=self.clip, **weights)
                     yield slope_of(loss, terms, leaves, chunk.batch)
 
         rate = self.learning_rate * remaining
-        found = descend(
-            learned(state.meta),
-            state.optimizer,
-            slopes,
-            epochs=self.epochs,
-            learning_rate=rate,
-            eps=1e-5,
-            max_grad_norm=self.max_grad_norm,
-        )
+        adam: dict[str, Any] = {"learning_rate": rate, "eps": 1e-5, "max_grad_norm": self.max_grad_norm}
+        found = descend(learned(state.meta), state.optimizer, slopes, epochs=self.epochs, **adam)
         if found is None:
             return state, {"train/skipped_updates": 1.0}
         params = state.meta | found.params
         metrics = found.means() | {"train/learning_rate": rate} | self.policy.metrics(params)
         if "train/policy_std" not in metrics and isinstance(batch.dist, DiagGaussian):
             metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
-        stats = self._followed(state, batch)
+        stats = followed(state.reward_stats, batch, rate=SCALE_RATE if state.num_updates else 1.0)
         meta = updated(params, experience.batches)
         return RL2State(meta, found.optimizer, return_scale, state.num_updates + 1, stats), metrics
-
-    def _followed(self, state: RL2State, batch: TrajectoryBatch) -> Params:
-        """The mean and deviation of rewards, moved to those of a batch."""
-        if not state.reward_stats:
-            return {}
-        rate = SCALE_RATE if state.num_updates else 1.0
-        mean, std = mean_and_std_of(ranks.gathered(batch.reward), ranks.gathered(batch.valid))
-        before = state.reward_stats
-        return {"mean": before["mean"].lerp(mean, rate), "std": before["std"].lerp(std, rate)}
 
     def replay(self, state: RL2State, batch: TrajectoryBatch) -> ActorCritic:
         """What the policy says of each step of whole trials, as it would have acting: leaves [task env time ...]."""
         return self._replay(state.meta, self._trial_inputs(state, batch), None)[0]
 
-    def _loss(
-        self, said: ActorCritic, batch: TrajectoryBatch, return_scale: Float[Tensor, "known 2"], entropy_bonus: float
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        value_weight = self.value_weight if self.baseline is None else 0.0
-        return trial_loss(
-            said, batch, return_scale, clip=self.clip, value_weight=value_weight, entropy_bonus=entropy_bonus
-        )
-
     def _replay(
         self, params: Params, inputs: Float[Tensor, "task env time in"], memory: Any
     ) -> tuple[ActorCritic, Any]:
         """The same of consecutive steps, from a memory on (None: the empty one), and the next chunk's memory."""
-        worlds = inputs.flatten(0, 1)
-        memory = self.policy.empty_memory(len(worlds), worlds.device) if memory is None else memory
-        pieces, memories = [], []
-        for piece in worlds.split(self.chunk_steps - self.chunk_overlap or self.bptt_steps or worlds.shape[1], dim=1):
-            begun_with = memory if self.chunk_steps else tree_map(Tensor.detach, memory)
-            dist, value, memory = self.policy(params, piece, begun_with)
-            pieces.append((dist, value))
-            memories.append(memory)
-        dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
-        return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
+        steps = self.chunk_steps - self.chunk_overlap or self.bptt_steps or inputs.shape[2]
+        return piecewise(self.policy, params, inputs, memory, steps=steps, cut=not self.chunk_steps)
 
     def _trial_inputs(self, state: RL2State, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy is fed at each step of whole trials."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl import ranks
 from metarl.losses.policy_gradient import mean_over
+from metarl.types import Params, TrajectoryBatch
 
 SMALLEST_STD = 0.05  # of the largest one over time: where returns hardly differ, errors must not count the most
 
@@ -32,6 +33,14 @@ def mean_and_std_of(x: Float[Tensor, "*batch"], valid: Bool[Tensor, "*batch"]) -
     """Over the valid ones; the deviation is no less than a thousandth, so that it can be divided by."""
     mean = mean_over(x, valid)
     return torch.stack([mean, mean_over((x - mean).square(), valid).sqrt().clamp(min=1e-3)])
+
+
+def followed(stats: Params, batch: TrajectoryBatch, *, rate: float) -> Params:
+    """A running ``mean`` and ``std`` of rewards, moved towards those of a batch of all ranks; none stay none."""
+    if not stats:
+        return stats
+    mean, std = mean_and_std_of(ranks.gathered(batch.reward), ranks.gathered(batch.valid))
+    return {"mean": stats["mean"].lerp(mean, rate), "std": stats["std"].lerp(std, rate)}
 
 
 def scale_by_step(

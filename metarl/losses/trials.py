@@ -1,7 +1,7 @@
 """What a gradient step of RL² is of, chunks of trials, and what it descends: PPO's loss of policy and value."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
+from metarl.losses.advantages import gae, normalize
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
 from metarl.losses.return_scale import mean_and_std
+from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic
-from metarl.types import TrajectoryBatch
+from metarl.types import Params, TrajectoryBatch
 
 
 class Chunk(NamedTuple):
@@ -74,6 +76,53 @@ def trial_loss(
         "train/kl": mean_over(log_ratio.exp() - 1 - log_ratio, batch.valid),
         "train/clip_fraction": mean_over((log_ratio.exp_().sub_(1).abs_() > clip).float(), batch.valid),
     }
+
+
+def trial_advantages(
+    reward: Float[Tensor, "task env time"],
+    value: Float[Tensor, "task env time"],
+    ended: Bool[Tensor, "task env time"],
+    *,
+    discount: float,
+    gae_lambda: float,
+) -> Float[Tensor, "task env time"]:
+    """Generalized advantages over whole trials: credit crosses the ends of episodes, and nothing follows a trial."""
+    next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
+    return gae(reward, value, next_value, ended, ended, discount=discount, gae_lambda=gae_lambda)
+
+
+def piecewise(
+    policy: MemoryPolicy,
+    params: Params,
+    inputs: Float[Tensor, "task env time in"],
+    memory: Any,
+    *,
+    steps: int,
+    cut: bool,
+) -> tuple[ActorCritic, Any]:
+    """What a policy says of consecutive steps, from a memory on (None: the empty one), in pieces of so many steps.
+
+    Args:
+        cut: no gradient flows from a piece to the one before.
+
+    Returns:
+        Leaves [task env time ...], and the memory after the first piece, without its history.
+    """
+    worlds = inputs.flatten(0, 1)
+    memory = policy.empty_memory(len(worlds), worlds.device) if memory is None else memory
+    pieces, memories = [], []
+    for piece in worlds.split(steps, dim=1):
+        dist, value, memory = policy(params, piece, tree_map(Tensor.detach, memory) if cut else memory)
+        pieces.append((dist, value))
+        memories.append(memory)
+    dist, value = tree_map(lambda *x: torch.cat(x, dim=1).unflatten(0, inputs.shape[:2]), *pieces)
+    return ActorCritic(dist, value, memory), tree_map(Tensor.detach, memories[0])
+
+
+def normalized(advantage: Float[Tensor, "task env time"], valid: Bool[Tensor, "task env time"]) -> Tensor:
+    """Mean 0 and deviation 1 over the meta-batch, of all ranks."""
+    everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
+    return ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
 
 
 def goes_on(valid: Bool[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from metarl.envs.fields import BadField
 from metarl.runs import checkpoint
@@ -13,6 +13,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
 from metarl.runs.likeness import LARGEST, shapes_of
 from metarl.runs.snapshot import ANY_WRONG_CONTENT, initial_progress
+from metarl.runs.states import of_before
 from metarl.runs.versions import recorded_commit
 from metarl.train import Progress
 
@@ -23,8 +24,8 @@ SHOWN = 3  # parameters that differ, by name
 def inherit(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """Writes the parameters of the run ``experiment.init_from``, of its newest checkpoint, to ``init.ckpt``.
 
-    Parameters go over, and of RL² the scale that its value head predicts in; optimizers, schedules and penalties begin
-    anew. The new run needs the other folder no more.
+    Parameters go over, and of RL² the scales of returns and rewards; optimizers, schedules, penalties and
+    replays begin anew. The new run needs the other folder no more.
 
     Returns:
         Which run they are of, at which iteration, for ``versions.json``.
@@ -37,13 +38,14 @@ def inherit(experiment: Experiment, folder: Path) -> dict[str, Any]:
     try:
         require_no_links(parent, parent / checkpoint.DIRECTORY)
         content = checkpoint.load_newest(parent / checkpoint.DIRECTORY, passed_over.append)
-        learned, trial = content["learner"], experiment.episodes_per_env * experiment.task.horizon
-        kept = {"meta": learned["meta"]}
-        if "return_scale" in learned and len(learned["return_scale"]) <= trial:
-            kept["return_scale"] = learned["return_scale"]
+        progress, trial = initial_progress(experiment), experiment.episodes_per_env * experiment.task.horizon
+        learned = of_before(progress.learner_state, content["learner"])
+        kept = {name: learned[name] for name in ("meta", "return_scale", "reward_stats") if name in learned}
+        if len(kept.get("return_scale", [])) > trial:
+            del kept["return_scale"]
         come = {"run": experiment.init_from, "iteration": content["iteration"], "env_steps": content["env_steps"]}
         whole = {"learner": kept, **come}
-        take_over(initial_progress(experiment), whole)
+        take_over(progress, whole)
     except CheckpointError as error:
         raise BadField(f"init_from is {experiment.init_from!r}: {error}") from error
     except (OSError, *ANY_WRONG_CONTENT) as error:
@@ -75,9 +77,10 @@ def take_over(progress: Progress, content: dict[str, Any]) -> None:
     template, learned = progress.learner_state, dict(content["learner"])
     if type(content["iteration"]) is not int or not 0 <= content["iteration"] < LARGEST:
         raise ValueError(f"iteration is {content['iteration']!r}, no count")
-    require_equal_shapes(template.meta, learned["meta"])
-    taken = {name: value for name, value in learned.items() if name in template._fields}
-    numbers = [*taken["meta"].values(), *(value for name, value in taken.items() if name != "meta")]
+    taken = {name: value for name, value in of_before(template, learned).items() if name in template._fields}
+    for name in ("meta", "reward_stats"):
+        require_equal_shapes(getattr(template, name, {}), taken.get(name, {}))
+    numbers = tree_leaves(taken)
     if not all(isinstance(x, Tensor) and x.is_floating_point() and bool(x.isfinite().all()) for x in numbers):
         raise ValueError("its parameters are no finite numbers")
     like = next(iter(template.meta.values()))

@@ -108,6 +108,21 @@ def save_best(directory: Path, iteration: int, content: dict[str, Any]) -> None:
     save(directory / f"best_{iteration:08d}.ckpt", content)
 
 
+def save_by_digest(directory: Path, kind: str, content: dict[str, Any]) -> str:
+    """Saves what checkpoints refer to, under a name that tells its content; says the name."""
+    path = directory / f"{kind}.new"
+    save(path, content)
+    digest = path.read_bytes()[len(MAGIC) : len(MAGIC) + 16].decode()
+    name = f"{kind}_{digest}.ckpt"
+    path.replace(directory / name)
+    return name
+
+
+def kept(directory: Path) -> list[Path]:
+    """The newest checkpoints and the best ones by validation."""
+    return [path for path in directory.iterdir() if NAME.fullmatch(path.name) or BEST.fullmatch(path.name)]
+
+
 def keep_best(directory: Path, iterations: Collection[int]) -> None:
     """Drops the best states of the past that no kept checkpoint calls the best any more."""
     for path in directory.glob("best_*.ckpt"):
@@ -141,12 +156,19 @@ def _load_named(path: Path, iteration: int) -> dict[str, Any]:
     return content
 
 
-def load_newest(directory: Path, warn: Callable[[str], None], *, put_aside: bool = False) -> dict[str, Any]:
+def load_newest(
+    directory: Path,
+    warn: Callable[[str], None],
+    *,
+    put_aside: bool = False,
+    require: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> dict[str, Any]:
     """The newest checkpoint that is whole; each one passed over costs one line to ``warn``.
 
     Args:
         put_aside: rename what is passed over, so that it is never again taken for a checkpoint; for the process that
             writes to the run.
+        require: raises CheckpointError where something else that a checkpoint needs is not whole.
 
     Raises:
         CheckpointError: there is none.
@@ -154,7 +176,9 @@ def load_newest(directory: Path, warn: Callable[[str], None], *, put_aside: bool
     require_folder(directory)
     for path in _newest_first(directory):
         try:
-            return _load_named(path, number_of(path))
+            content = _load_named(path, number_of(path))
+            require(content)
+            return content
         except CheckpointError as error:
             what = str(error)
             if put_aside:

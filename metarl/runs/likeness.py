@@ -27,31 +27,61 @@ def _require_count(name: str, value: Any, largest: int = LARGEST) -> None:
         raise ValueError(f"{name} is {value!r}, no count")
 
 
-def require_like(template: Any, state: Any) -> None:
-    """Refuses a learner's state that the experiment's learner could not have.
+def require_like(template: Any, learned: Mapping[str, Any]) -> None:
+    """Refuses what a checkpoint says of a learner that the experiment's learner could not have become.
 
     Args:
-        template: the state before training; its optimizer is empty, and a running statistic over time may be shorter.
+        template: its state before training; optimizers are empty, and a running statistic over time may be shorter.
+        learned: a state as the values by field that a checkpoint has in its place.
 
     Raises:
         ValueError: the first part that differs, by name.
+        KeyError: a part that is missing.
     """
-    expected, found = shapes_of(template.meta), shapes_of(state.meta)
-    if expected != found:
-        raise ValueError(f"its parameters are {found}, the run's {expected}")
-    for name, value in state._asdict().items():
-        like = getattr(template, name)
-        if name == "optimizer":
-            require_adam(state.meta, value)
-        elif isinstance(like, Tensor):
-            _require_tensor(name, value, like.dtype)
-            if value.dim() != like.dim() or value.shape[1:] != like.shape[1:]:
-                raise ValueError(f"{name} has the shape {tuple(value.shape)}, the run's {tuple(like.shape)}")
-        elif isinstance(like, Mapping):
-            for key, tensor in value.items():
-                _require_tensor(f"{name}.{key}", tensor, like[key].dtype)
-        elif type(like) is int:
-            _require_count(name, value)
+    if other := learned.keys() - set(template._fields):
+        raise ValueError(f"it has {', '.join(sorted(other))}, which the run's learner has not")
+    if "meta" in template._fields:
+        expected, found = shapes_of(template.meta), shapes_of(learned["meta"])
+        if expected != found:
+            raise ValueError(f"its parameters are {found}, the run's {expected}")
+    for name, like in template._asdict().items():
+        if name == "optimizer" and "meta" in template._fields:
+            require_adam(learned["meta"], learned[name])
+        else:
+            _require_part(name, like, learned[name])
+
+
+def _require_part(name: str, like: Any, value: Any) -> None:
+    if isinstance(like, Tensor):
+        _require_tensor(name, value, like.dtype)
+        if value.dim() != like.dim() or value.shape[1:] != like.shape[1:]:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, the run's {tuple(like.shape)}")
+    elif isinstance(like, tuple) and hasattr(like, "_asdict"):
+        for key, part in like._asdict().items():
+            _require_part(f"{name}.{key}", part, value[key])
+    elif isinstance(like, Mapping) and like:
+        if like.keys() != value.keys():
+            raise ValueError(f"{name} is of {', '.join(value)}, the run's of {', '.join(like)}")
+        for key, part in like.items():
+            _require_part(f"{name}.{key}", part, value[key])
+    elif isinstance(like, Mapping):
+        require_moments(name, value)
+    elif isinstance(like, list | tuple):
+        for index, (part, other) in enumerate(zip(like, value, strict=True)):
+            _require_part(f"{name}.{index}", part, other)
+    elif type(like) is int:
+        _require_count(name, value)
+
+
+def require_moments(name: str, optimizer: Any) -> None:
+    """Refuses a state of Adam, of whatever parameters, with other things than finite moments of equal shapes."""
+    if not isinstance(optimizer, Mapping):
+        raise ValueError(f"{name} is no state of Adam")
+    for index, moment in (optimizer["state"] if optimizer else {}).items():
+        for part in ("exp_avg", "exp_avg_sq"):
+            _require_tensor(f"{name}.{index}.{part}", moment[part], torch.float32, torch.float64)
+        if moment["exp_avg"].shape != moment["exp_avg_sq"].shape:
+            raise ValueError(f"{name}.{index} has moments of two shapes")
 
 
 def require_adam(meta: Mapping[str, Tensor], optimizer: Any) -> None:
@@ -66,7 +96,7 @@ def require_adam(meta: Mapping[str, Tensor], optimizer: Any) -> None:
     if list(moments) != list(range(len(moments))) or list(group["params"]) != list(moments):
         raise ValueError("the optimizer has no moments for some parameters")
     unlearned = len(shapes) - len(found)  # the statistics behind the parameters
-    if unlearned not in (0, 1, 2) or found != shapes[: len(found)]:
+    if unlearned not in (0, 1) or found != shapes[: len(found)]:
         raise ValueError(f"the optimizer's moments are of {found}, the parameters of {shapes}")
     for index, moment in moments.items():
         for name in ("exp_avg", "exp_avg_sq"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
+from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import TRPO
 from metarl.algorithms.rl2 import RL2
 from metarl.runs.experiment import Experiment
@@ -64,10 +65,9 @@ def shortened(experiment: Experiment) -> Experiment:
     else:
         worlds = max(1, round(left * short.num_envs))
         short = replace(short, num_envs=worlds, episodes=worlds * short.episodes_per_env)
-    outer = getattr(learner, "outer", None)
-    if isinstance(outer, TRPO):
-        samples = max(100, round(share * outer.curvature_samples))
-        short = replace(short, learner=replace(learner, outer=replace(outer, curvature_samples=samples)))
+    if isinstance(learner, MAML) and isinstance(learner.outer, TRPO):
+        samples = max(100, round(share * learner.outer.curvature_samples))
+        short = replace(short, learner=replace(learner, outer=replace(learner.outer, curvature_samples=samples)))
     if isinstance(learner, RL2) and learner.chunk_steps:
         steps = max(1, round(learner.chunk_steps * horizon / task.horizon))
         overlap = min(steps - 1, round(learner.chunk_overlap * horizon / task.horizon))

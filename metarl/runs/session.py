@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from metarl import ranks, seeds
 from metarl.envs.api import TaskEnv
 from metarl.faults import Notices
 from metarl.fewshot.train import train_on_examples
-from metarl.runs import checkpoint, hparams, table
+from metarl.runs import checkpoint, hparams, replays, table
 from metarl.runs.beginning import begin_from
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
@@ -91,6 +92,8 @@ def _train_in(
     progress = initial_progress(experiment)
     if number:
         progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=experiment.device)
+    for sentence in replays.sizes(progress.learner_state):
+        console.print(sentence)
     selection = _continue_or_begin(experiment, run, progress, env, console)
     if number == 0:
         with stopping.postponed():
@@ -165,7 +168,8 @@ class Recording:
         with self._stopping.postponed():
             self._before, self._snapshot = self._snapshot, self._capture()
             if self.iteration == self._selection.iteration > 0:
-                checkpoint.save_best(self._checkpoints, self.iteration, self._snapshot)
+                content = replays.store(self._snapshot, self._checkpoints)
+                checkpoint.save_best(self._checkpoints, self.iteration, content)
             if self.iteration % self._experiment.checkpoint_interval == 0:
                 self._save()
 
@@ -215,13 +219,18 @@ class Recording:
 
     def _save(self) -> None:
         if ranks.size() > 1:  # a stopped rank may be an iteration ahead of another: all have the one before
-            checkpoint.save_iteration(self._checkpoints, int(self._before["iteration"]), self._before)
-        checkpoint.save_iteration(self._checkpoints, self.iteration, self._snapshot)
+            self._save_iteration(self._before)
+        self._save_iteration(self._snapshot)
         if self._selection.iteration:
             self._best_of_kept = [*self._best_of_kept, self._snapshot.get(KEY, {}).get("iteration", 0)][
                 -checkpoint.KEPT :
             ]
             checkpoint.keep_best(self._checkpoints, {*self._best_of_kept, self._selection.iteration})
+        replays.drop_unneeded(self._checkpoints)
+
+    def _save_iteration(self, snapshot: dict[str, Any]) -> None:
+        content = replays.store(snapshot, self._checkpoints)
+        checkpoint.save_iteration(self._checkpoints, int(snapshot["iteration"]), content)
 
     def _capture(self) -> dict[str, Any]:
         found = capture(self._experiment, self._progress, self._env)
@@ -271,11 +280,12 @@ def _continue_or_begin(
         if experiment.init_from:
             console.print(begin_from(progress, run))
         return NO_SELECTION
-    content = checkpoint.load_newest(own, console.print, put_aside=True)
+    require = partial(replays.require_files, directory=own)
+    content = checkpoint.load_newest(own, console.print, put_aside=True, require=require)
     common = min(ranks.everyone(int(content["iteration"])))
     if content["iteration"] > common:
         content = checkpoint.load(own / f"iteration_{common:08d}.ckpt")
-    restore(experiment, progress, env, content)
+    restore(experiment, progress, env, content, own)
     if progress.iteration > experiment.iterations:
         raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")
     console.print(f"continuing {run} after {progress.iteration} iterations")

@@ -18,6 +18,7 @@ from metarl.runs.experiment import Experiment
 from metarl.runs.identity import identity, require_same_experiment
 from metarl.runs.likeness import require_counters, require_like, require_shapes
 from metarl.runs.selection import selection_of
+from metarl.runs.states import device_of, like, of_before, plain
 from metarl.seeds import stream
 from metarl.train import Progress
 
@@ -105,7 +106,7 @@ def capture(experiment: Experiment, progress: Progress, env: TaskEnv | None) -> 
         "experiment": identity(experiment),
         "iteration": progress.iteration,
         "env_steps": progress.env_steps,
-        "learner": progress.learner_state._asdict(),
+        "learner": plain(progress.learner_state),
         "tasks": progress.tasks.get_state(),
         "actions": progress.actions.get_state(),
         "updates": progress.updates.get_state(),
@@ -116,8 +117,16 @@ def capture(experiment: Experiment, progress: Progress, env: TaskEnv | None) -> 
     }
 
 
-def restore(experiment: Experiment, progress: Progress, env: TaskEnv | None, content: dict[str, Any]) -> None:
+def restore(
+    experiment: Experiment,
+    progress: Progress,
+    env: TaskEnv | None,
+    content: dict[str, Any],
+    directory: Path | None = None,
+) -> None:
     """Puts ``progress`` and ``env`` where :func:`capture` found them.
+
+    ``directory`` is the one that the checkpoint is of: a replay's files are there, without it none is read.
 
     On a device of another kind, whose generators cannot go on with the same numbers, actions and resets are drawn from
     new streams of the same seed.
@@ -130,7 +139,7 @@ def restore(experiment: Experiment, progress: Progress, env: TaskEnv | None, con
         raise CheckpointError(
             f"the run has {before} processes, this is {ranks.size()}: start it with torchrun --nproc-per-node {before}"
         )
-    restore_learner(progress, content)
+    restore_learner(progress, content, directory)
     try:
         progress.tasks.set_state(content["tasks"])
         require_shapes("env", {} if env is None else env.state_dict(), content["env"])
@@ -160,7 +169,7 @@ def _is_generator(x: torch.Tensor) -> bool:
     return x.dtype == torch.uint8
 
 
-def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
+def restore_learner(progress: Progress, content: dict[str, Any], directory: Path | None = None) -> None:
     """The counters and the learner's state alone, checked against what the experiment builds.
 
     Raises:
@@ -168,15 +177,13 @@ def restore_learner(progress: Progress, content: dict[str, Any]) -> None:
     """
     template = progress.learner_state
     try:
-        state = type(template)(**content["learner"])
-        require_like(template, state)
+        learned = of_before(template, content["learner"])
+        require_like(template, learned)
         counters = require_counters(content)
-        device = next(iter(template.meta.values())).device
-        parts = {name: part for name, part in state._asdict().items() if name != "optimizer"}  # Adam moves its own
-        moved = tree_map_only(torch.Tensor, lambda x: x.to(device), parts)
+        state = like(template, learned, directory, device_of(template))
     except ANY_WRONG_CONTENT as error:
         raise CheckpointError(f"the checkpoint is of another experiment: {_said(error)}") from error
-    progress.learner_state = state._replace(**moved)
+    progress.learner_state = state
     progress.iteration, progress.env_steps = counters
 
 

@@ -18,6 +18,7 @@ from metarl.envs.registry import TaskDistribution
 from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.tabular_mdp import TabularMDP
+from metarl.losses.trials import trial_loss
 from metarl.networks.memory import MEMORIES
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.rollout import rollout
@@ -270,7 +271,7 @@ def test_the_gradient_is_the_slope_of_the_loss(memory: str):
         pieces = zip(state.meta.items(), vector.split(sizes), strict=True)
         meta = {name: x.view(like.shape) for (name, like), x in pieces}
         said = learner.replay(state._replace(meta=meta), batch)
-        return learner._loss(said, batch, scale, 0.05)[0]
+        return trial_loss(said, batch, scale, clip=0.3, value_weight=0.5, entropy_bonus=0.05)[0]
 
     def gradient(learner: RL2) -> Tensor:
         leaf = point.clone().requires_grad_()
