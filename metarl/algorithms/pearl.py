@@ -29,7 +29,7 @@ from torch.nn.functional import softplus
 
 from metarl import ranks
 from metarl.algorithms import task_replay
-from metarl.algorithms.task_replay import Replay, Step
+from metarl.algorithms.task_replay import Slots, Transition
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.optim import OptimizerState
@@ -37,6 +37,7 @@ from metarl.losses.sac import SoftNetworks, Transitions, bootstrapped, critic_lo
 from metarl.networks.dense import dense, dense_params
 from metarl.networks.distributions import TanhGaussian
 from metarl.networks.mlp import MOST_UNITS, require_layers
+from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, inner_stages
 
 LEAST_VARIANCE = 1e-7  # of a factor, as in oyster
@@ -69,8 +70,10 @@ class PEARLState(NamedTuple):
     optimizer: OptimizerState
     slow: Params
     """The critics' slow copies."""
-    replay: dict[str, Tensor]
-    """The fields of a :class:`metarl.algorithms.task_replay.Replay`."""
+    replay: Replay
+    """Transitions by task."""
+    slots: Slots
+    """Which tasks these are."""
     num_updates: int
 
 
@@ -175,8 +178,8 @@ class PEARL:
         if self.temperature is None:
             meta[LOG_TEMPERATURE] = torch.zeros((), device=generator.device)
         slow = {name: value.clone() for name, value in critic.items()}
-        rings = task_replay.empty(spec, self.num_slots, self.capacity, generator.device)
-        return PEARLState(meta, {}, slow, rings._asdict(), 0)
+        replay, slots = task_replay.empty(spec, self.num_slots, self.capacity, generator.device)
+        return PEARLState(meta, {}, slow, replay, slots, 0)
 
     def actor(self, state: PEARLState, num_tasks: int) -> PEARLActor:
         """What acts before any experience of the task: the posterior is the prior."""
@@ -212,12 +215,12 @@ class PEARL:
         """The posterior with the factors of all valid transitions multiplied in, each to the power ``scale``."""
         if not self.latent_size:
             return actor
-        rows = task_replay.rows_of(batch)
-        new = self.infer(state.meta, task_replay.step_of(rows, batch.obs.shape[-1]), scale * batch.valid.flatten(1))
+        context = Transition(*(x.flatten(1, 2) for x in task_replay.transitions(batch)))
+        new = self.infer(state.meta, context, scale * batch.valid.flatten(1))
         added = Posterior(*(old + more for old, more in zip(actor.posterior, new, strict=True)))
         return PEARLActor(actor.params, added, None)
 
-    def infer(self, params: Params, context: Step, weight: Float[Tensor, "task n"] | None = None) -> Posterior:
+    def infer(self, params: Params, context: Transition, weight: Float[Tensor, "task n"] | None = None) -> Posterior:
         """q(z | c) of a context [task n ...]: the product of its factors, each to the power of its weight."""
         seen = [context.obs, context.action, context.reward.unsqueeze(-1)]
         seen += [context.next_obs] if self.encode_next_obs else []
@@ -231,14 +234,20 @@ class PEARL:
         self, state: PEARLState, experience: Experience, generator: torch.Generator
     ) -> tuple[PEARLState, Metrics]:
         """New transitions to the replay of their tasks, then gradient steps on what is drawn from it."""
-        number = state.num_updates + 1
-        rings, slot = task_replay.place(Replay(**state.replay), experience.task, number)
         inferring = len(experience.batches) if self.context == "all" else 1
-        rings = task_replay.add(rings, slot, experience.batches, inferring)
-        held = rings.added.clamp(max=self.capacity)
+        replay, slots = task_replay.remember(
+            state.replay,
+            state.slots,
+            experience.task,
+            experience.batches,
+            inferring=inferring,
+            update=state.num_updates + 1,
+        )
+        state = state._replace(replay=replay, slots=slots, num_updates=state.num_updates + 1)
+        held = replay.live()
         metrics = {"train/replay_tasks": float((held > 0).sum()), "train/replay_transitions": float(held.sum())}
         if held.sum() < self.warmup_steps:
-            return state._replace(replay=rings._asdict(), num_updates=number), metrics
+            return state, metrics
         leaves = {name: value.detach().clone().requires_grad_() for name, value in state.meta.items()}
         adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, fused=True)
         if state.optimizer:
@@ -246,7 +255,7 @@ class PEARL:
         slow = state.slow if state.optimizer else {name: state.meta[name] for name in state.slow}
         sums: dict[str, Tensor] = {}
         for _ in range(self.gradient_steps):
-            loss, terms = self.loss(leaves, slow, rings, experience.batches[0].obs.shape[-1], generator)
+            loss, terms = self.loss(leaves, slow, replay, slots, generator)
             for leaf, slope in zip(leaves.values(), torch.autograd.grad(loss, list(leaves.values())), strict=True):
                 leaf.grad = slope
             adam.step()
@@ -254,29 +263,29 @@ class PEARL:
             sums = {name: sums.get(name, 0.0) + term.detach() for name, term in terms.items()}
         meta = {name: leaf.detach() for name, leaf in leaves.items()}
         if not all(bool(value.isfinite().all()) for value in (*meta.values(), *slow.values())):
-            return state, {"train/skipped_updates": 1.0}
+            return state, metrics | {"train/skipped_updates": 1.0}
         metrics |= {f"train/{name}": (total / self.gradient_steps).item() for name, total in sums.items()}
-        return PEARLState(meta, adam.state_dict(), slow, rings._asdict(), number), metrics
+        return state._replace(meta=meta, optimizer=adam.state_dict(), slow=slow), metrics
 
     def loss(
-        self, params: Params, slow: Params, rings: Replay, obs_dim: int, generator: torch.Generator
+        self, params: Params, slow: Params, replay: Replay, slots: Slots, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """What one gradient step descends, on tasks, contexts and transitions that it draws; and its terms."""
-        slot = task_replay.draw_slots(rings, self.meta_batch, generator)
-        steps = task_replay.step_of(task_replay.draw_any(rings, slot, self.batch_size, generator), obs_dim)
+        slot = task_replay.draw_slots(slots, self.meta_batch, generator)
+        steps = Transition(**replay.sample(slot, self.batch_size, generator))
         detached = {name: value.detach() for name, value in params.items()}
         terms: dict[str, Tensor] = {}
         latent, bottleneck = None, steps.reward.new_zeros(())
         if self.latent_size:
-            context = task_replay.step_of(task_replay.draw_recent(rings, slot, self.context_size, generator), obs_dim)
-            posterior = self.infer(params, context)
+            context = replay.sample(slot, self.context_size, generator, newest=slots.recent[slot])
+            posterior = self.infer(params, Transition(**context))
             noise = torch.randn(posterior.mean.shape, generator=generator, device=slot.device)
             latent = posterior.mean + posterior.variance.sqrt() * noise
             divergence = posterior.kl_from_prior()
             bottleneck = self.kl_weight * divergence.sum()
             terms = {"kl_from_prior": divergence.mean(), "posterior_std": posterior.variance.sqrt().mean()}
         temperature = self.temperature_of(detached)
-        transitions = self.transitions(steps, latent, rings.task[slot])
+        transitions = self.transitions(steps, latent, slots.parameters()[slot])
         noise = torch.randn(2, *steps.action.shape, generator=generator, device=slot.device)
         target = bootstrapped(
             self.networks,
@@ -303,7 +312,7 @@ class PEARL:
         return next(iter(params.values())).new_tensor(self.temperature)
 
     def transitions(
-        self, steps: Step, latent: Float[Tensor, "task latent"] | None, task: Float[Tensor, "task param"]
+        self, steps: Transition, latent: Float[Tensor, "task latent"] | None, task: Float[Tensor, "task param"]
     ) -> Transitions:
         """What policy and critics see and are paid."""
         seen, next_seen, reward = steps.obs, steps.next_obs, steps.reward

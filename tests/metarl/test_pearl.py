@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.utils._pytree import tree_leaves, tree_map
 
+import metarl
 from metarl.algorithms import task_replay
-from metarl.algorithms.pearl import PEARL, PEARLState, Posterior
-from metarl.algorithms.task_replay import Replay, Step
+from metarl.algorithms.pearl import PEARLState, Posterior
+from metarl.algorithms.task_replay import Transition
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
@@ -65,7 +66,7 @@ def test_the_product_of_gaussians_is_the_conjugate_posterior():
     weight[2, 0] = weight[3, 1] = 1.0
     params = {"encoder/weight_0": weight, "encoder/bias_0": torch.zeros(1, 2)}
     action, other = torch.randn(1, 40, 2, generator=seeded()), torch.zeros(1, 40, 2)
-    context = Step(other, action, other[..., 0], other, other[..., 0] > 0)
+    context = Transition(other, action, other[..., 0], other, other[..., 0] > 0)
     posterior = pearl.infer(params, context)
     mean, variance = by_kalman(action[0, :, 0], 4 * torch.nn.functional.softplus(action[0, :, 1]))
     assert posterior.mean.item() == pytest.approx(mean.item(), rel=1e-10)
@@ -135,9 +136,11 @@ def test_every_episode_draws_a_task_and_keeps_it():
 # --- the update
 
 
-def filled(pearl: PEARL, state: PEARLState) -> Replay:
-    replay, slot = task_replay.place(Replay(**state.replay), torch.tensor([[0.5, 1.0], [2.0, 0.0]]), 1)
-    return task_replay.add(replay, slot, [experience([1.0, -1.0])], 1)
+TASKS = torch.tensor([[0.5, 1.0], [2.0, 0.0]])
+
+
+def brought(rounds: int = 1) -> Experience:
+    return Experience(TASKS, None, [experience([1.0, -1.0])] * rounds)
 
 
 @pytest.mark.usefixtures("float64")
@@ -147,13 +150,13 @@ def test_the_critics_and_the_bottleneck_train_the_encoder_and_the_policy_does_no
     state = pearl.init(SPEC, seeded())
     params = {name: value.double().requires_grad_() for name, value in state.meta.items()}
     slow = {name: value.double() for name, value in state.slow.items()}
-    rings = filled(pearl, state)
-    rings = rings._replace(rows=rings.rows.double(), task=rings.task.double())
-    loss, _ = pearl.loss(params, slow, rings, 2, seeded(3))
+    batches = [tree_map(lambda x: x.double() if x.is_floating_point() else x, experience([1.0, -1.0]))]
+    filled = task_replay.remember(state.replay, state.slots, TASKS, batches, inferring=1, update=1)
+    loss, _ = pearl.loss(params, slow, *filled, seeded(3))
     gradient = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
 
     def trained(moved: dict[str, Tensor]) -> float:
-        _, terms = pearl.loss(moved, slow, rings, 2, seeded(3))
+        _, terms = pearl.loss(moved, slow, *filled, seeded(3))
         return (terms["critic_loss"] + pearl.kl_weight * pearl.meta_batch * terms["kl_from_prior"]).item()
 
     for name in ("encoder/weight_0", "encoder/bias_1"):
@@ -166,7 +169,7 @@ def test_the_critics_and_the_bottleneck_train_the_encoder_and_the_policy_does_no
 def test_the_critics_can_learn_from_the_distance_to_the_task():
     pearl = replace(SMALL, critic_reward="distance", reward_scale=10.0)
     batch, goal = experience([1.0]), torch.tensor([[0.5, 1.0]])
-    steps = task_replay.step_of(task_replay.rows_of(batch), 2)
+    steps = Transition(*(x.flatten(1, 2) for x in task_replay.transitions(batch)))
     reward = pearl.transitions(steps, None, goal).reward
     torch.testing.assert_close(reward[0], -10 * (batch.next_obs[0].flatten(0, 1) - goal).norm(dim=1))
     with pytest.raises(BadField, match="critic_reward is 'distance'"):
@@ -174,28 +177,29 @@ def test_the_critics_can_learn_from_the_distance_to_the_task():
 
 
 def test_an_update_is_a_function_of_state_experience_and_generator():
-    state = SMALL.init(SPEC, seeded())
-    before = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, state)
-    brought = Experience(torch.tensor([[0.5, 1.0], [2.0, 0.0]]), None, [experience([1.0, -1.0])] * 2)
-    (one, said), (two, _), (other, _) = (SMALL.update(state, brought, seeded(seed)) for seed in (1, 1, 2))
-    for a, b in zip(tree_leaves(one), tree_leaves(two), strict=True):
-        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
-    assert all(torch.equal(state.meta[name], before.meta[name]) for name in state.meta), "it works in place"
-    assert torch.equal(state.replay["rows"], before.replay["rows"]), "it works in place"
+    def updated(seed: int) -> tuple[PEARLState, PEARLState]:
+        state = SMALL.init(SPEC, seeded())
+        return state, SMALL.update(state, brought(2), seeded(seed))[0]
+
+    (before, one), (_, two), (_, other) = (updated(seed) for seed in (1, 1, 2))
+    for name in ("meta", "optimizer", "slow", "slots"):
+        for a, b in zip(tree_leaves(getattr(one, name)), tree_leaves(getattr(two, name)), strict=True):
+            assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
     assert not torch.equal(one.meta["policy/weight_0"], other.meta["policy/weight_0"])
-    assert said["train/replay_transitions"] == 24
-    again, _ = SMALL.update(one, brought, seeded(3))
+    assert all(torch.equal(x, SMALL.init(SPEC, seeded()).meta[name]) for name, x in before.meta.items()), "in place"
+    again, said = SMALL.update(one, brought(), seeded(3))
     assert again.num_updates == 2
+    assert said["train/replay_transitions"] == 2 * 18
+    assert said["train/replay_tasks"] == 2
 
 
 def test_gradient_steps_wait_for_the_first_pool_of_data():
     pearl = replace(SMALL, warmup_steps=20)
     state = pearl.init(SPEC, seeded())
-    brought = Experience(torch.tensor([[0.5, 1.0], [2.0, 0.0]]), None, [experience([1.0, -1.0])])
-    waiting, said = pearl.update(state, brought, seeded())
+    waiting, said = pearl.update(state, brought(), seeded())
     assert waiting.meta is state.meta
     assert said == {"train/replay_tasks": 2.0, "train/replay_transitions": 12.0}
-    learning, _ = pearl.update(waiting, brought, seeded())
+    learning, _ = pearl.update(waiting, brought(), seeded())
     assert not torch.equal(learning.meta["policy/weight_0"], state.meta["policy/weight_0"])
 
 
@@ -204,9 +208,8 @@ def test_without_adaptation_it_is_soft_actor_critic_without_a_latent_variable():
     state = alone.init(SPEC, seeded())
     assert not [name for name in state.meta if name.startswith("encoder")]
     assert state.meta["policy/weight_0"].shape == (2, 8)
-    brought = Experience(torch.tensor([[0.5, 1.0], [2.0, 0.0]]), None, [experience([1.0, -1.0])])
-    state, _ = alone.update(state, brought, seeded())
-    actor = alone.adapt(state, alone.actor(state, 2), brought.batches[0])
+    state, _ = alone.update(state, brought(), seeded())
+    actor = alone.adapt(state, alone.actor(state, 2), brought().batches[0])
     action, _, _ = alone.act(actor, torch.zeros(2, 3, 2), nothing_before(torch.zeros(2, 3, 2), 2), seeded())
     assert action.shape == (2, 3, 2)
     assert alone.describe().name == "SAC on all tasks"
@@ -218,8 +221,7 @@ def test_a_learned_temperature_follows_the_entropy():
     """An untrained policy's entropy is above minus two: the temperature falls."""
     pearl = replace(SMALL, temperature=None, gradient_steps=5, learning_rate=1e-2)
     state = pearl.init(SPEC, seeded())
-    brought = Experience(torch.tensor([[0.5, 1.0]]), None, [experience([1.0])])
-    state, said = pearl.update(state, brought, seeded())
+    state, said = pearl.update(state, brought(), seeded())
     assert said["train/policy_entropy"] > -2
     assert -0.06 < state.meta["log_temperature"].item() < -0.04
 
@@ -244,10 +246,12 @@ def test_a_run_resumes_with_every_bit_and_its_replay_holds_training_tasks_alone(
     whole, half = end_of(tmp_path / "whole"), end_of(resumed)
     for a, b in zip(tree_leaves(whole), tree_leaves(half), strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
-    replay = Replay(**whole["learner"]["replay"])  # type: ignore[index]
-    met = replay.task[replay.met > 0]
+    learned = metarl.load(tmp_path / "whole")  # without its replay
+    assert isinstance(learned.state, PEARLState)
+    slots, added = learned.state.slots, whole["learner"]["replay"]["added"]  # type: ignore[index]
+    met = slots.parameters()[slots.met > 0]
     assert 3 < len(met) <= 12
-    assert replay.added[replay.met == 0].eq(0).all()
-    assert replay.added.sum() == 4 * 3 * 2 * 2 * 20
+    assert added[slots.met == 0].eq(0).all()
+    assert added.sum() == 4 * 3 * 2 * 2 * 20
     held_out = held_out_tasks(HALF_CIRCLE, 20)
     assert (met[:, None] - held_out).norm(dim=-1).min() > 0.01, "the replay has experience of a held-out task"

@@ -1,104 +1,119 @@
-"""The replay of each task: a ring, no task's transitions in another's slot, none of tasks that were not trained on."""
+"""The replay of each task: no task's transitions in another's slot, none of tasks that were not trained on."""
 
 import pytest
 import torch
 from pearl_checks import SPEC, experience
 from torch import Tensor
 
-from metarl.algorithms import task_replay
-from metarl.algorithms.task_replay import Replay, add, draw_any, draw_recent, draw_slots, empty, place, step_of
+from metarl.algorithms.task_replay import Slots, draw_slots, empty, remember
 from metarl.envs.fields import BadField
+from metarl.replay import Replay
 
 CPU = torch.device("cpu")
 
 
-def visit(
-    replay: Replay, tasks: list[float], update: int, *, inferring: int = 1, rounds: int = 1
-) -> tuple[Replay, Tensor]:
-    """Tasks whose transitions are paid the task's own parameter."""
-    replay, slot = place(replay, torch.tensor(tasks), update)
-    return add(replay, slot, [experience(tasks)] * rounds, inferring), slot
+class Remembering:
+    """A replay that tasks come to, whose transitions are paid the task's own parameter unless told otherwise."""
 
+    def __init__(self, slots: int, capacity: int) -> None:
+        self.replay, self.slots = empty(SPEC, slots, capacity, CPU)
+        self.update = 0
 
-def rewards(replay: Replay, slot: int) -> list[float]:
-    """Of all that a slot holds."""
-    held = min(int(replay.added[slot]), replay.rows.shape[1])
-    return step_of(replay.rows[slot, :held], 2).reward.tolist()
+    def visit(self, tasks: list[float], *rounds: float, inferring: int = 1, valid: Tensor | None = None) -> None:
+        self.update += 1
+        paid = [[mark] * len(tasks) for mark in rounds] or [tasks]
+        batches = [experience(marks, valid=valid) for marks in paid]
+        self.replay, self.slots = remember(
+            self.replay, self.slots, torch.tensor(tasks), batches, inferring=inferring, update=self.update
+        )
+
+    def slot(self, task: float) -> int:
+        (found,) = (self.slots.task == task).nonzero().flatten().tolist()
+        return int(found)
+
+    def rewards(self, task: float) -> list[float]:
+        """Of all that a task's slot holds, the oldest first."""
+        slot = torch.tensor([self.slot(task)])
+        return self.replay.newest(slot, int(self.replay.live()[slot]))["reward"].flatten().tolist()
 
 
 def test_a_task_finds_its_slot_again_and_a_new_one_takes_the_oldest():
-    replay, first = visit(empty(SPEC, 3, 24, CPU), [5.0, 7.0], 1)
-    replay, second = visit(replay, [7.0, 9.0], 2)
-    assert second[0] == first[1], "a known task did not find its slot"
-    assert set(replay.task.flatten().tolist()) == {5.0, 7.0, 9.0}
-    assert rewards(replay, int(first[1])) == [7.0] * 12
-    replay, third = visit(replay, [11.0], 3)
-    assert third[0] == first[0], "the task met longest ago did not make room"
-    assert rewards(replay, int(third[0])) == [11.0] * 6
-    assert set(replay.task.flatten().tolist()) == {11.0, 7.0, 9.0}
+    ours = Remembering(3, 24)
+    ours.visit([5.0, 7.0])
+    five, seven = ours.slot(5.0), ours.slot(7.0)
+    ours.visit([7.0, 9.0])
+    assert ours.slot(7.0) == seven, "a known task did not find its slot"
+    assert ours.rewards(7.0) == [7.0] * 12
+    ours.visit([11.0])
+    assert ours.slot(11.0) == five, "the task met longest ago did not make room"
+    assert ours.rewards(11.0) == [11.0] * 6
+    assert set(ours.slots.task.tolist()) == {7.0, 9.0, 11.0}
 
 
 def test_equal_tasks_of_a_meta_batch_share_a_slot():
-    replay, slot = visit(empty(SPEC, 2, 24, CPU), [-1.0, 1.0, -1.0], 1)
-    assert slot[0] == slot[2] != slot[1]
-    assert rewards(replay, int(slot[0])) == [-1.0] * 12
-    assert rewards(replay, int(slot[1])) == [1.0] * 6
+    ours = Remembering(2, 24)
+    ours.visit([-1.0, 1.0, -1.0])
+    assert ours.rewards(-1.0) == [-1.0] * 12
+    assert ours.rewards(1.0) == [1.0] * 6
 
 
-def test_a_ring_keeps_the_newest():
-    replay = empty(SPEC, 1, 8, CPU)
-    for update in range(3):
-        replay, slot = place(replay, torch.tensor([3.0]), update + 1)
-        replay = add(replay, slot, [experience([float(update)])], 1)
-    # 6 + 6 + 6 into 8 places: 0 0 0 0 0 0 1 1 | 1 1 1 1 2 2 2 2 | 2 2
-    assert rewards(replay, 0) == [2.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
-    assert replay.added.item() == 18
+def test_a_slot_keeps_the_newest():
+    ours = Remembering(1, 8)
+    for mark in (0.0, 1.0, 2.0):
+        ours.visit([3.0], mark)
+    assert ours.rewards(3.0) == [1.0] * 2 + [2.0] * 6
     with pytest.raises(BadField, match=r"capacity is 8: .*\(12 steps\)"):
-        add(replay, slot, [experience([1.0])] * 2, 1)
+        ours.visit([3.0], 1.0, 1.0)
 
 
-def test_steps_that_are_not_valid_are_left_out():
-    valid = torch.ones(1, 2, 3, dtype=torch.bool)
-    valid[0, 0, 1:] = False
-    batch = experience([1.0], valid=valid)
-    replay, slot = place(empty(SPEC, 1, 8, CPU), torch.tensor([1.0]), 1)
-    replay = add(replay, slot, [batch], 1)
-    assert replay.added.item() == 4
-    torch.testing.assert_close(step_of(replay.rows[0, :4], 2).obs, batch.obs[valid])
-    torch.testing.assert_close(step_of(replay.rows[0, :4], 2).next_obs, batch.next_obs[valid])
+def test_steps_that_are_not_valid_are_left_out_also_where_tasks_have_different_numbers():
+    valid = torch.ones(3, 2, 3, dtype=torch.bool)
+    valid[0, 0, 1:] = valid[2] = False
+    ours, batch = Remembering(3, 8), experience([1.0, 2.0, 3.0], valid=valid)
+    ours.visit([1.0, 2.0, 3.0], valid=valid)
+    assert sorted(ours.replay.live().tolist()) == [0, 4, 6]
+    assert 3.0 not in ours.slots.task, "a task that brought nothing has a slot"
+    found = ours.replay.newest(torch.tensor([ours.slot(1.0)]), 4)
+    torch.testing.assert_close(found["obs"][0], batch.obs[0][valid[0]])
+    torch.testing.assert_close(found["next_obs"][0], batch.next_obs[0][valid[0]])
+    torch.testing.assert_close(found["action"][0], batch.action[0][valid[0]])
 
 
 def test_however_tasks_come_and_go_no_transition_is_another_tasks():
-    generator = torch.Generator().manual_seed(0)
-    replay = empty(SPEC, 5, 48, CPU)
-    for update in range(30):
-        tasks = torch.randint(9, (4,), generator=generator).float()
-        replay, _ = visit(replay, tasks.tolist(), update + 1, rounds=2)
-        drawn = draw_slots(replay, 6, generator)
-        for rows in (draw_any(replay, drawn, 7, generator), draw_recent(replay, drawn, 7, generator)):
-            assert torch.equal(step_of(rows, 2).reward, replay.task[drawn].expand(-1, 7))
+    generator, ours = torch.Generator().manual_seed(0), Remembering(5, 48)
+    for _ in range(30):
+        tasks = torch.randint(9, (4,), generator=generator).float().tolist()
+        ours.visit(tasks, valid=torch.rand(4, 2, 3, generator=generator) < 0.7)
+        drawn = draw_slots(ours.slots, 6, generator)
+        for newest in (None, ours.slots.recent[drawn]):
+            rewards = ours.replay.sample(drawn, 7, generator, newest=newest)["reward"]
+            assert torch.equal(rewards, ours.slots.task[drawn].unsqueeze(1).expand(-1, 7))
 
 
 def test_contexts_come_from_the_newest_visit_and_of_that_from_the_batches_that_tasks_are_inferred_from():
-    replay, generator = empty(SPEC, 1, 40, CPU), torch.Generator().manual_seed(0)
-    for update in range(2):
-        replay, slot = place(replay, torch.tensor([3.0]), update + 1)
-        rounds = [experience([10.0 * update + number]) for number in range(3)]
-        replay = add(replay, slot, rounds, 1)
-    assert set(step_of(draw_recent(replay, slot, 50, generator), 2).reward.flatten().tolist()) == {10.0}
-    assert set(step_of(draw_any(replay, slot, 500, generator), 2).reward.flatten().tolist()) == {0, 1, 2, 10, 11, 12}
-    replay = add(replay, slot, rounds, 2)
-    assert set(step_of(draw_recent(replay, slot, 50, generator), 2).reward.flatten().tolist()) == {10.0, 11.0}
+    generator, ours, slot = torch.Generator().manual_seed(0), Remembering(1, 40), torch.tensor([0])
+
+    def drawn(recent: Tensor | None) -> set[float]:
+        return set(ours.replay.sample(slot, 500, generator, newest=recent)["reward"].flatten().tolist())
+
+    ours.visit([3.0], 0.0, 1.0, 2.0)
+    ours.visit([3.0], 10.0, 11.0, 12.0)
+    assert drawn(ours.slots.recent) == {10.0}
+    assert drawn(None) == {0.0, 1.0, 2.0, 10.0, 11.0, 12.0}
+    ours.visit([3.0], 20.0, 21.0, 22.0, inferring=2)
+    assert drawn(ours.slots.recent) == {20.0, 21.0}
 
 
 def test_a_visit_without_a_valid_step_leaves_the_context_of_the_one_before():
-    replay, slot = visit(empty(SPEC, 1, 24, CPU), [3.0], 1)
-    nothing = torch.zeros(1, 2, 3, dtype=torch.bool)
-    again = add(replay, slot, [experience([3.0], valid=nothing)], 1)
-    assert torch.equal(again.recent, replay.recent)
-    assert draw_slots(again, 3, torch.Generator().manual_seed(0)).tolist() == [0, 0, 0]
+    ours = Remembering(1, 24)
+    ours.visit([3.0])
+    before: tuple[Replay, Slots] = (ours.replay, ours.slots)
+    ours.visit([3.0], valid=torch.zeros(1, 2, 3, dtype=torch.bool))
+    assert torch.equal(ours.slots.recent, before[1].recent)
+    assert ours.replay is before[0]
+    assert draw_slots(ours.slots, 3, torch.Generator().manual_seed(0)).tolist() == [0, 0, 0]
 
 
 def test_more_tasks_than_slots_are_refused():
     with pytest.raises(BadField, match=r"num_slots is 2: .* \(3\)"):
-        place(task_replay.empty(SPEC, 2, 8, CPU), torch.tensor([1.0, 2.0, 3.0]), 1)
+        Remembering(2, 8).visit([1.0, 2.0, 3.0])
