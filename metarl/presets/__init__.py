@@ -24,6 +24,7 @@ from metarl.presets import (
     half_cheetah,
     metaworld,
     navigation,
+    pearls,
     tabular_mdps,
     walkers,
 )
@@ -83,6 +84,7 @@ for _family in (
     gymnasium,
     metaworld,
     few_shot,
+    pearls,
 ):
     for _presets in _family.PRESETS:
         add(_presets)
