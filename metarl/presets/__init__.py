@@ -19,6 +19,7 @@ from metarl.presets import (
     ant,
     bandits,
     few_shot,
+    field,
     grid_navi,
     gymnasium,
     half_cheetah,
@@ -85,6 +86,7 @@ for _family in (
     metaworld,
     few_shot,
     pearls,
+    field,
 ):
     for _presets in _family.PRESETS:
         add(_presets)

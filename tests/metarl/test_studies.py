@@ -20,6 +20,7 @@ from rich.console import Console
 from scipy import stats
 
 from metarl import cli
+from metarl.algorithms import learner_name
 from metarl.cli.study import Options, main, run, smoke, tiny
 from metarl.cli.study_progress import StudyProgress
 from metarl.presets import make
@@ -89,13 +90,13 @@ def test_every_file_is_a_study_whose_rows_can_run(name: str) -> None:
 
 
 def row_learner(row: Row) -> str:
-    return {"MAML": "maml", "ProMP": "promp", "RL2": "rl2"}[type(row.experiment.learner).__name__]
+    return learner_name(type(row.experiment.learner))
 
 
 def test_the_studies_that_were_asked_for_are_there() -> None:
     metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml10_ablations", "metaworld_ml45"}
     rl2 = {"rl2_bandits", "rl2_tabular_mdps", "rl2_half_cheetah"}
-    assert set(FILES) == {"maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
+    assert set(FILES) == {"field", "maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
 
 
 def test_finn_2017_stands_beside_its_rows_as_published() -> None:
@@ -239,6 +240,37 @@ def test_a_column_takes_the_first_number_that_is_there(record: dict, value: floa
         "", (("success", "*, greedy", "all", "end", -1, "value"), ("success", "*", "all", "after", "value"))
     )
     assert column.read({"protocol": {"algorithm": "MAML"}} | record, []) == value
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value"),
+    [
+        ({}, 4.0),
+        ({"within_steps": 300}, 2.5),
+        ({"within_minutes": 2.0}, 1.5),
+        ({"within_minutes": 1e9}, 4.0),
+        ({"within_steps": 300, "within_minutes": 2.0}, 1.5),
+        ({"within_steps": 99}, None),
+    ],
+)
+def test_a_column_ends_at_equal_steps_or_at_equal_time(bounds: dict[str, float], value: float | None) -> None:
+    """Iterations of 100 steps, 30 s of sampling and 30 s of updates, the fourth without a number."""
+    progress = [
+        {"env_steps": str(100 * k), "gain": "" if k == 4 else str(k), "time/sampling_seconds": "30"}
+        | {"time/optimization_seconds": "30"}
+        for k in (1, 2, 3, 4, 5)
+    ]
+    assert Column("", tag="gain", last=2, **bounds).read({}, progress) == value
+
+
+def test_the_field_is_every_learner_on_every_task_it_fits_at_equal_steps() -> None:
+    rows = {row.name: row.experiment for row in load("field").STUDY.rows}
+    assert len(rows) == 6 * 6 - 1
+    for task in ("half_cheetah_vel", "half_cheetah_dir", "ant_dir", "walker2d_rand_params", "half_circle", "grid_navi"):
+        budgets = {name: env_steps(x) for name, x in rows.items() if name.startswith(task) and "pearl" not in name}
+        assert len(budgets) == 5
+        assert max(budgets.values()) <= 1.01 * min(budgets.values()), budgets
+        assert len({repr(x.task) for name, x in rows.items() if name.startswith(task)}) == 1, "one definition"
 
 
 # folders
