@@ -23,6 +23,7 @@ from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.registry import TaskDistribution, find_preset
 from metarl.envs.small.bandit import Bandit
 from metarl.networks.fused_gru import FusedGRU, forward
+from metarl.networks.hyper import HyperPolicy
 from metarl.networks.memory import GRU, WEIGHTS
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
@@ -114,6 +115,15 @@ def rl2_iterations() -> dict[str, RL2Iteration]:
     return {
         "half-cheetah, 64 trials x 2 x 100": RL2Iteration(
             half_cheetah, RL2(policy=gru, epochs=10), trials=64, episodes=2
+        ),
+        "the same, recurrent hypernetwork": RL2Iteration(
+            half_cheetah,
+            RL2(policy=HyperPolicy(memory="gru", memory_size=128, code_size=25), epochs=10),
+            trials=64,
+            episodes=2,
+        ),
+        "the same, transformer, window 128": RL2Iteration(
+            half_cheetah, RL2(policy=replace(gru, memory="transformer"), epochs=10), trials=64, episodes=2
         ),
         "bandit k5, 1000 trials x 100": RL2Iteration(
             Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
