@@ -39,15 +39,13 @@ class Ring(NamedTuple):
 class Transformer:
     """Gated Transformer-XL as a memory (:class:`metarl.networks.memory.Memory`)."""
 
+    sees_history = True
+
     layers: int
     heads: int
     window: int
     """Steps before the present one that a layer attends to."""
     gate: Literal["gru", "sum"]
-
-    @property
-    def sees_history(self) -> bool:
-        return True
 
     def init(self, num_inputs: int, size: int, generator: torch.Generator) -> Params:
         device = generator.device

@@ -56,15 +56,18 @@ def on(task: TaskDistribution, learner: MetaLearner, *, steps: float, trial: int
     """So many environment steps, by a memory learner in trials of so many episodes, so many an iteration; by an inner
     step as many episodes before it and after, of a quarter of the tasks."""
     tests = min(40, task.num_test_tasks or 40)
-    if learner.adapt_steps == 0:
-        per_iteration = trials * trial * task.horizon
-        shape = {"num_tasks": trials, "num_envs": 1, "episodes": trial}
-    else:
-        tasks, episodes = trials // 4, 10
-        per_iteration = (1 + learner.adapt_steps) * tasks * episodes * task.horizon
-        shape = {"num_tasks": tasks, "num_envs": episodes, "episodes": episodes}
-    iterations = round(steps / per_iteration)
-    return Experiment(task=task, learner=learner, iterations=iterations, eval_interval=25, eval_tasks=tests, **shape)
+    tasks, worlds, episodes = (trials, 1, trial) if learner.adapt_steps == 0 else (trials // 4, 10, 10)
+    per_iteration = (1 + learner.adapt_steps) * tasks * episodes * task.horizon
+    return Experiment(
+        task=task,
+        learner=learner,
+        num_tasks=tasks,
+        num_envs=worlds,
+        episodes=episodes,
+        iterations=round(steps / per_iteration),
+        eval_interval=25,
+        eval_tasks=tests,
+    )
 
 
 SIZES = {
