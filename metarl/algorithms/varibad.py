@@ -16,15 +16,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
+from metarl.algorithms.memory import MemoryLearner
 from metarl.algorithms.trial_replay import empty_trials, episodes_of, some_trials, trials_of, with_trials
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.advantages import discounted_returns, gae, normalize
+from metarl.losses.advantages import discounted_returns
 from metarl.losses.elbo import negative_elbo
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
 from metarl.losses.return_scale import follow, mean_and_std, scale_of_all
-from metarl.losses.trials import goes_on, trial_loss
+from metarl.losses.trials import goes_on, trial_advantages, trial_loss
+from metarl.losses.trials import normalized as standardized
 from metarl.networks.belief import BeliefModel, Transitions
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.mlp import MLP, require_layers
@@ -32,7 +34,7 @@ from metarl.networks.normalize import learned, normalized, updated
 from metarl.networks.protocol import Policy
 from metarl.networks.recurrent import ActorCritic
 from metarl.replay import Replay
-from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, trial_stages
+from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
 
 SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
 
@@ -53,12 +55,19 @@ class VariBADState(NamedTuple):
 class VariBADActor(NamedTuple):
     params: Params
     belief: Params
-    hidden: Float[Tensor, "world hidden"] | None
-    """What the encoder remembers; None before the first step of a trial."""
+    memory: "Memory | None"
+    """None before the first step of a trial."""
+
+
+class Memory(NamedTuple):
+    hidden: Float[Tensor, "world hidden"]
+    """Of the encoder."""
+    begun: Float[Tensor, "world 1"]
+    """1 after a step, which the next one encodes, and 0 before any."""
 
 
 @dataclass(frozen=True)
-class VariBAD:
+class VariBAD(MemoryLearner):
     belief: BeliefModel = field(default_factory=BeliefModel)
     policy: Policy = field(default_factory=lambda: MLP((32,), normalize_obs=True))
     value_sizes: tuple[int, ...] = (32,)
@@ -128,13 +137,6 @@ class VariBAD:
         if self.anneal_updates is not None:
             require(self, "anneal_updates", at_least=0)
 
-    @property
-    def adapt_steps(self) -> int:
-        return 0
-
-    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
-        return trial_stages(trial)
-
     def describe(self) -> Description:
         return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
@@ -163,8 +165,12 @@ class VariBAD:
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
         return VariBADActor(state.meta, state.belief, None)
 
-    def explorer(self, state: VariBADState, num_tasks: int, generator: torch.Generator) -> VariBADActor:
-        return self.actor(state, num_tasks)
+    def beginning(self, actor: VariBADActor, previous: Previous) -> tuple[VariBADActor, Previous]:
+        """At the first step of a trial the empty memory; later what is given."""
+        if actor.memory is not None:
+            return actor, previous
+        hidden = self.belief.empty_memory(previous.reward.numel(), previous.reward.device)
+        return actor._replace(memory=Memory(hidden, hidden.new_zeros(len(hidden), 1))), previous
 
     @torch.no_grad()
     def act(
@@ -174,16 +180,13 @@ class VariBAD:
         previous: Previous,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "task env act"], Any, VariBADActor]:
-        params, belief, hidden = actor
-        if hidden is None:
-            hidden = self.belief.empty_memory(previous.reward.numel(), obs.device)
-        else:  # the first observation alone says nothing yet
-            brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
-            steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
-            _, hidden = self.belief.remember(belief, steps, hidden)
+        params, belief, (hidden, begun) = self.beginning(actor, previous)[0]
+        brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
+        steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
+        hidden = hidden.lerp(self.belief.remember(belief, steps, hidden)[1], begun)
         features = self.belief.posterior(belief, hidden).features().unflatten(0, obs.shape[:2])
         dist = self._dist(params, self._inputs(obs, features))
-        return dist.sample(generator), dist, VariBADActor(params, belief, hidden)
+        return dist.sample(generator), dist, VariBADActor(params, belief, Memory(hidden, torch.ones_like(begun)))
 
     @torch.no_grad()
     def credit(self, state: VariBADState, batch: TrajectoryBatch) -> TrajectoryBatch:
@@ -194,15 +197,8 @@ class VariBAD:
         scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
         mean, std = mean_and_std(scale, valid.shape[-1])
         value = mean + std * self._value(state.meta, self._trial_inputs(state.belief, batch))
-        next_value = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
-        rates = {"discount": self.discount, "gae_lambda": self.gae_lambda}
-        advantage = gae(reward, value, next_value, ended, ended, **rates)
-        everywhere, counted = ranks.gathered(advantage), ranks.gathered(valid)
-        scaled = ranks.own(normalize(everywhere.flatten(0, 1), counted.flatten(0, 1)).view_as(everywhere))
-        return batch._replace(advantage=scaled, target=value + advantage)
-
-    def adapt(self, state: VariBADState, actor: VariBADActor, batch: TrajectoryBatch, *, scale: float = 1.0) -> Any:
-        raise NotImplementedError("VariBAD adapts as it acts: it has no inner step")
+        advantage = trial_advantages(reward, value, ended, discount=self.discount, gae_lambda=self.gae_lambda)
+        return batch._replace(advantage=standardized(advantage, valid), target=value + advantage)
 
     def update(
         self, state: VariBADState, experience: Experience, generator: torch.Generator

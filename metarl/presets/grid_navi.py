@@ -42,8 +42,8 @@ VARIBAD_PRESETS = {
         num_tasks=200,
         num_envs=1,
         episodes=4,
-        iterations=1000,
-        eval_interval=100,
+        iterations=400,
+        eval_interval=50,
         eval_tasks=210,
     ),
     "varibad": Experiment(
@@ -73,8 +73,8 @@ RL2_PRESETS = {
         num_tasks=200,
         num_envs=1,
         episodes=4,
-        iterations=1000,
-        eval_interval=100,
+        iterations=400,
+        eval_interval=50,
         eval_tasks=210,
     ),
 }

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from metarl.envs.small.bandit import Bandit
-from metarl.envs.small.tabular_mdp import TabularMDP
+from metarl.envs.registry import TaskDistribution
 from metarl.evaluate import meta_test
 from metarl.types import Agent, Previous
 
@@ -36,7 +35,7 @@ def assert_mean(samples: Tensor, exact: float, what: str = "") -> None:
     assert abs(samples.mean().item() - exact) < 4.5 * error, f"{what}: {samples.mean()} is not {exact} +- {error}"
 
 
-def trials(agent: Agent, task: Bandit | TabularMDP, episodes: int, tasks: Tensor, num_envs: int = 1) -> Tensor:
+def trials(agent: Agent, task: TaskDistribution, episodes: int, tasks: Tensor, num_envs: int = 1) -> Tensor:
     """Total return of a trial, by task."""
     env = task.make(len(tasks), num_envs, seed=3)
     return meta_test(agent, None, env, tasks, episodes=episodes, seed=4).returns.sum(1).mean(-1)

@@ -5,11 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from metarl.envs.registry import TaskDistribution
-from metarl.reports.references import bandit, mdp
+from metarl.reports.references import bandit, grid_navi, mdp
 from metarl.reports.references.choice import Random
 from metarl.reports.references.gittins import bayes_optimal_value
 from metarl.reports.references.half_circle import optimal_return
 from metarl.reports.references.planning import optimal_value
+from metarl.reports.references.search import best_with_knowledge, grid_of, optimal_search
 from metarl.types import Agent
 
 __all__ = ["bounds", "references"]
@@ -42,13 +43,19 @@ def references(task: TaskDistribution, episodes: int) -> dict[str, Agent]:
             "epsilon-greedy": mdp.EpsilonGreedyMDP(spec.horizon, epsilon),
             "greedy": mdp.GreedyMDP(spec.horizon),
         }
+    if task.name == "grid_navi":
+        grid = grid_of(task)
+        known = optimal_search(grid, episodes) is not None
+        best = {"Bayes-optimal": grid_navi.BayesOptimal(grid, episodes)} if known else {}
+        return {"random": Random(), "posterior sampling": grid_navi.PosteriorSampling(grid)} | best
     return {}
 
 
 def bounds(task: TaskDistribution, tasks: Tensor, episodes: int) -> dict[str, float]:
     """Expected total returns of a trial that none can exceed.
 
-    "knows the task" is on average over ``tasks``, "Bayes-optimal" (for few pulls alone) over the task distribution.
+    "knows the task" is on average over ``tasks``, "Bayes-optimal" (for few pulls and small grids alone) over the task
+    distribution.
     """
     if task.name == "bandit":
         pulls = episodes * task.spec.horizon
@@ -60,4 +67,8 @@ def bounds(task: TaskDistribution, tasks: Tensor, episodes: int) -> dict[str, fl
     if task.name == "half_circle":
         definition: Any = task
         return {"knows the task": episodes * optimal_return(definition, tasks).mean().item()}
+    if task.name == "grid_navi":
+        grid, search = grid_of(task), optimal_search(grid_of(task), episodes)
+        limits = {"knows the task": float(best_with_knowledge(grid, tasks.double().cpu().numpy(), episodes).mean())}
+        return limits if search is None else limits | {"Bayes-optimal": float(search.returns.sum())}
     return {}

@@ -7,17 +7,33 @@ cell and the set of goals ruled out; sets that cannot beat a walk that is known 
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.small.grid_navi import COST, REWARD, GridNavi
+from metarl.envs.registry import TaskDistribution
 
+REWARD, COST = 1.0, -0.1  # of a step in the goal, of another
 MOST_STATES = 50_000  # of a step
 FEW_STATES = 2_000  # of the first, narrow pass
 MOST_GOALS = 50  # a set of them is a whole number of 64 bits, with the cell
 Ints = NDArray[np.int64]
+
+
+class Grid(NamedTuple):
+    """What of GridNavi (:mod:`metarl.envs.small.grid_navi`) a search depends on."""
+
+    cells: int
+    """Of a row."""
+    horizon: int
+    goals: tuple[tuple[int, int], ...]
+    """Columns and rows, equally likely."""
+
+
+def grid_of(task: TaskDistribution | Any) -> Grid:
+    """The grid of a task distribution that has ``cells`` and ``goals()``."""
+    return Grid(task.cells, task.horizon, tuple((int(x), int(y)) for x, y in task.goals().tolist()))
 
 
 class Search(NamedTuple):
@@ -44,41 +60,41 @@ class Layer(NamedTuple):
 
 
 @cache
-def optimal_search(task: GridNavi, episodes: int) -> Search | None:
+def optimal_search(grid: Grid, episodes: int) -> Search | None:
     """The best walk, by backward reading of a forward search; None where that would take more than seconds.
 
     Two passes: one that keeps the most promising states finds a good walk, and one that drops only states that cannot
     beat it proves the best.
     """
-    if len(task.goals()) > MOST_GOALS:
+    if len(grid.goals) > MOST_GOALS:
         return None
-    good = _search(task, episodes, at_least=0, most=FEW_STATES)
-    best = good and _search(task, episodes, at_least=good[-1].worth.max(), most=None)
+    good = _search(grid, episodes, at_least=0, most=FEW_STATES)
+    best = good and _search(grid, episodes, at_least=int(good[-1].worth.max()), most=None)
     if not best:
         return None
-    walk, state = np.zeros((episodes * task.horizon, 2), np.int64), int(best[-1].worth.argmax())
+    walk, state = np.zeros((episodes * grid.horizon, 2), np.int64), int(best[-1].worth.argmax())
     for step, layer in reversed(list(enumerate(best))):
-        walk[step] = divmod(layer.cell[state], task.cells)
+        walk[step] = divmod(layer.cell[state], grid.cells)
         state = layer.parent[state]
-    return _outcome(task, walk.reshape(episodes, task.horizon, 2), met=len(best))
+    return _outcome(grid, walk.reshape(episodes, grid.horizon, 2), met=len(best))
 
 
-def _search(task: GridNavi, episodes: int, *, at_least: int, most: int | None) -> list[Layer] | None:
+def _search(grid: Grid, episodes: int, *, at_least: int, most: int | None) -> list[Layer] | None:
     """The layers up to the first one with a walk that nothing can beat; None where a layer has too many states.
 
     Args:
         at_least: walks that cannot be worth so much are dropped.
         most: states of a layer that are kept, the most promising ones; None: all.
     """
-    goals, horizon = task.goals().long().numpy(), task.horizon
+    goals, horizon = np.array(grid.goals), grid.horizon
     later = np.maximum(horizon + 1 - goals.sum(1), 0)  # steps in a goal that is known, of an episode
-    bit, stays = np.zeros((2, task.cells**2), np.int64)
-    bit[goals @ (task.cells, 1)], stays[goals @ (task.cells, 1)] = 1 << np.arange(len(goals)), later
+    bit, stays = np.zeros((2, grid.cells**2), np.int64)
+    bit[goals @ (grid.cells, 1)], stays[goals @ (grid.cells, 1)] = 1 << np.arange(len(goals)), later
     layers, finished = [Layer(*np.zeros((4, 1), np.int64))], 0
     for step in range(episodes * horizon):
         before, (episode, clock) = layers[-1], divmod(step, horizon)
         cell = np.zeros_like(before.cell) if clock == 0 else before.cell
-        cell, parent = neighbors(cell, task.cells).ravel(), np.tile(np.arange(len(cell)), 4)
+        cell, parent = neighbors(cell, grid.cells).ravel(), np.tile(np.arange(len(cell)), 4)
         left = episodes - 1 - episode
         new = np.where(before.ruled_out[parent] & bit[cell], 0, bit[cell])
         worth = before.worth[parent] + np.where(new > 0, horizon - clock + left * stays[cell], 0)
@@ -115,9 +131,9 @@ def best_of_each(layer: Layer) -> Layer:
     return Layer(*(x[order[first]] for x in layer))
 
 
-def _outcome(task: GridNavi, walk: Ints, met: int) -> Search:
+def _outcome(grid: Grid, walk: Ints, met: int) -> Search:
     """When the walk meets each goal, and what it returns; steps after the first ``met`` are not looked at."""
-    goals, (episodes, horizon, _) = task.goals().long().numpy(), walk.shape
+    goals, (episodes, horizon, _) = np.array(grid.goals), walk.shape
     there = (walk.reshape(-1, 2)[None, :met] == goals[:, None]).all(2)
     when = np.where(there.any(1), there.argmax(1), episodes * horizon)
     found = np.stack(divmod(when, horizon), axis=1)
@@ -129,7 +145,7 @@ def _outcome(task: GridNavi, walk: Ints, met: int) -> Search:
     return Search(walk, found, (REWARD * in_goal + COST * (horizon - in_goal)).mean(0))
 
 
-def best_with_knowledge(task: GridNavi, goal: NDArray[np.float64], episodes: int) -> NDArray[np.float64]:
+def best_with_knowledge(grid: Grid, goal: NDArray[np.float64], episodes: int) -> NDArray[np.float64]:
     """[goal]: the return of a trial for who knows the goal [goal, 2]."""
-    in_goal = np.maximum(task.horizon + 1 - goal.sum(1), 0)
-    return episodes * (REWARD * in_goal + COST * (task.horizon - in_goal))
+    in_goal = np.maximum(grid.horizon + 1 - goal.sum(1), 0)
+    return episodes * (REWARD * in_goal + COST * (grid.horizon - in_goal))
