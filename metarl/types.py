@@ -165,7 +165,14 @@ def trial_stages(trial: int) -> list[Stage]:
     return [Stage(f"episode {k}", k) for k in range(1, trial + 1)]
 
 
-def remembers(learner: MetaLearner) -> bool:
+@runtime_checkable
+class Staged(Protocol):
+    """Any learner, few-shot ones included, as far as its stages tell."""
+
+    def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]: ...
+
+
+def remembers(learner: Staged) -> bool:
     """Whether it adapts through memory, so that the consecutive episodes of a world are one trial."""
     return learner.stages(2)[-1].episodes > 1
 

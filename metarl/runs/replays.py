@@ -66,10 +66,13 @@ def files_of(content: Any) -> set[str]:
     Raises:
         CheckpointError: a name that is none of such a file.
     """
-    found = {file for said in replays_of(content) for file, *_ in said[FILES]}
-    if not all(isinstance(file, str) and FILE.fullmatch(file) for file in found):
-        raise CheckpointError("the checkpoint names replay files that are none")
-    return found
+    try:
+        found = {file for said in replays_of(content) for file, _, _ in said[FILES]}
+        if all(FILE.fullmatch(file) for file in found):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise CheckpointError("the checkpoint names replay files that are none")
 
 
 def drop_unneeded(directory: Path) -> None:

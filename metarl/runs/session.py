@@ -3,19 +3,17 @@
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from metarl import ranks, seeds
 from metarl.envs.api import TaskEnv
 from metarl.faults import Notices
 from metarl.fewshot.train import train_on_examples
-from metarl.runs import checkpoint, hparams, replays, table
-from metarl.runs.beginning import begin_from
+from metarl.runs import checkpoint, hparams, replays
+from metarl.runs.continuing import NO_SELECTION, checkpoints_of, continue_or_begin, of_the_group, require_shares
 from metarl.runs.experiment import Experiment
 from metarl.runs.files import require_no_links
 from metarl.runs.folder import record_config
@@ -23,8 +21,8 @@ from metarl.runs.held_out import held_out_metrics, validation_metrics
 from metarl.runs.lock import run_lock
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
-from metarl.runs.selection import KEY, SCORE, Selection, selection_of
-from metarl.runs.snapshot import capture, initial_progress, restore
+from metarl.runs.selection import KEY, SCORE, Selection
+from metarl.runs.snapshot import capture, initial_progress
 from metarl.runs.stopping import StopOnSignal, Stopped
 from metarl.runs.supervised import FewShotExperiment
 from metarl.train import Progress, train
@@ -32,9 +30,6 @@ from metarl.types import Metrics
 
 Callback = Callable[[int, Metrics], object]
 """Called after each iteration with how many are complete and its metrics; ``True`` ends the run there."""
-
-
-NO_SELECTION = Selection()
 
 
 class Enough(Exception):
@@ -94,7 +89,7 @@ def _train_in(
         progress.actions = seeds.stream(experiment.seed, "actions", f"rank {number}", device=experiment.device)
     for sentence in replays.sizes(progress.learner_state):
         console.print(sentence)
-    selection = _continue_or_begin(experiment, run, progress, env, console)
+    selection = continue_or_begin(experiment, run, progress, env, console)
     if number == 0:
         with stopping.postponed():
             record_config(experiment, run)
@@ -235,67 +230,3 @@ class Recording:
     def _capture(self) -> dict[str, Any]:
         found = capture(self._experiment, self._progress, self._env)
         return found | {KEY: self._selection._asdict()} if self._selection != NO_SELECTION else found
-
-
-def require_shares(experiment: Experiment) -> None:
-    """Refuses what cannot be divided among ranks.
-
-    Raises:
-        ValueError: tasks of examples, or a number of tasks that leaves some with more than others.
-    """
-    if isinstance(experiment, FewShotExperiment):
-        raise ValueError(f"task is {experiment.task.name}: tasks of examples train in one process, start one")
-    if experiment.num_tasks % ranks.size():
-        raise ValueError(
-            f"num_tasks is {experiment.num_tasks}: use a multiple of the number of processes ({ranks.size()})"
-        )
-
-
-def of_the_group(error: RuntimeError) -> bool:
-    """Whether it says that another rank is gone."""
-    return any(word in str(error).lower() for word in ("gloo", "nccl", "peer", "process group", "processgroup"))
-
-
-def checkpoints_of(run: Path) -> Path:
-    """The first rank's are the run's; the others have theirs below."""
-    folder = run / checkpoint.DIRECTORY
-    return folder if ranks.rank() == 0 else folder / f"rank-{ranks.rank()}"
-
-
-def _continue_or_begin(
-    experiment: Experiment, run: Path, progress: Progress, env: TaskEnv | None, console: Console
-) -> Selection:
-    own = checkpoints_of(run)
-    if ranks.size() > 1:
-        ranks.everyone(None)  # the first rank has made the folder
-        own.mkdir(exist_ok=True)
-    if not any(ranks.everyone(checkpoint.has_checkpoint(own))):
-        if recorded := table.num_recorded(run):
-            raise ValueError(
-                f"{run} has {recorded} iterations in progress.csv and no checkpoint to continue from: bring "
-                f"its {checkpoint.DIRECTORY}/ back, or start a new run"
-            )
-        (run / checkpoint.DIRECTORY).mkdir(exist_ok=True)
-        console.print(f"recording in {run}")
-        if experiment.init_from:
-            console.print(begin_from(progress, run))
-        return NO_SELECTION
-    require = partial(replays.require_files, directory=own)
-    content = checkpoint.load_newest(own, console.print, put_aside=True, require=require)
-    common = min(ranks.everyone(int(content["iteration"])))
-    if content["iteration"] > common:
-        content = checkpoint.load(own / f"iteration_{common:08d}.ckpt")
-    restore(experiment, progress, env, content, own)
-    if progress.iteration > experiment.iterations:
-        raise ValueError(f"iterations is {experiment.iterations}: {run} has {progress.iteration} already")
-    console.print(f"continuing {run} after {progress.iteration} iterations")
-    if content.get("device", "cpu") != progress.actions.device.type:
-        console.print(
-            f"the run comes from another device ({content.get('device', 'cpu')}): its draws differ from now on"
-        )
-    if content["num_threads"] != torch.get_num_threads():
-        console.print(
-            f"the run had {content['num_threads']} threads and has {torch.get_num_threads()} now: "
-            "it goes on, but its bits may differ from those of an undisturbed run"
-        )
-    return selection_of(content)

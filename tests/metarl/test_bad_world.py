@@ -321,9 +321,9 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
     disturb(run.env, "reward", [3, 2 * HORIZON + 3])
     state = run.progress.learner_state
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
+    explorer, actions = learner.explorer(state, NUM_TASKS, torch.Generator()), torch.Generator().manual_seed(5)
 
     def updated(junk: bool) -> Any:
-        explorer = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
         actor, batches = explorer, []
         for step, batch in enumerate(sampled):
             spoiled = batch._replace(
@@ -334,14 +334,10 @@ def test_fault_15_nothing_of_the_bad_episode_is_used(name: str) -> None:
             batches.append(learner.credit(state, spoiled if junk else batch))
             if step < learner.adapt_steps:
                 actor = learner.adapt(state, actor, batches[-1])
-        return tree_leaves(
-            [actor if learner.adapt_steps else None, meta_update(learner, state, batches, explorer=explorer)]
-        )
+        return tree_leaves([actor, meta_update(learner, state, batches, explorer=explorer)][not learner.adapt_steps :])
 
-    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
-    actions = torch.Generator().manual_seed(5)
     sampled = [
-        rollout(run.env, learner.act, actor, 2, actions, trials=remembers(learner))[0]
+        rollout(run.env, learner.act, explorer, 2, actions, trials=remembers(learner))[0]
         for _ in range(learner.adapt_steps + 1)
     ]
     for batch in sampled:
@@ -358,10 +354,8 @@ def test_fault_15_a_perturbed_policy_without_episodes_takes_its_pair_out() -> No
     disturb(run.env, "reward", range(1, 1000))
     state = run.progress.learner_state
     run.env.set_tasks(POINTS.sample(NUM_TASKS, torch.Generator()))
-    actor = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6))
-    actions, batches = torch.Generator(), []
-    for _ in range(2):
-        batches.append(rollout(run.env, learner.act, actor, 2, actions)[0])
+    actor, actions = learner.explorer(state, NUM_TASKS, torch.Generator().manual_seed(6)), torch.Generator()
+    batches = [rollout(run.env, learner.act, actor, 2, actions)[0] for _ in range(2)]
     after, _ = meta_update(learner, state, batches, explorer=actor)
     paid = batches[-1].reward.clone()
     paid[0, 3] += 100.0  # its partner

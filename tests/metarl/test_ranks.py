@@ -24,8 +24,8 @@ from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline
 from metarl.rollout import rollout
+from metarl.runs.continuing import require_shares
 from metarl.runs.experiment import Experiment
-from metarl.runs.session import require_shares
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
