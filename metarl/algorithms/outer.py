@@ -142,7 +142,7 @@ def _adam(
         gradient, loss_value = problem.gradient(params, loss)
         if not first:
             first.update({"train/loss_before": loss_value, "train/meta_gradient_norm": flatten(gradient).norm().item()})
-        yield Slope({**gradient}, {})
+        yield Slope(gradient, {})
 
     found = descend(meta, optimizer, slopes, epochs=epochs, learning_rate=learning_rate)
     if found is None:

@@ -18,7 +18,6 @@ prior (there it is a tenth as wide, and on the sparse half circle nobody explore
 endless tasks, training meets new ones all the time, of which the replay keeps the newest.
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -29,11 +28,11 @@ from torch.nn.functional import softplus
 
 from metarl import ranks
 from metarl.algorithms import task_replay
+from metarl.algorithms.soft import SoftLearner, Terms
 from metarl.algorithms.task_replay import Slots, Transition
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require, require_numbers
+from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState
-from metarl.losses.sac import SoftNetworks, Transitions, bootstrapped, critic_loss, followed, policy_loss
 from metarl.networks.dense import dense, dense_params
 from metarl.networks.distributions import TanhGaussian
 from metarl.networks.mlp import MOST_UNITS, require_layers
@@ -41,7 +40,6 @@ from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, inner_stages
 
 LEAST_VARIANCE = 1e-7  # of a factor, as in oyster
-LOG_TEMPERATURE = "log_temperature"
 
 
 class Posterior(NamedTuple):
@@ -86,75 +84,31 @@ class PEARLActor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PEARL:
+class PEARL(SoftLearner):
     latent_size: int = 5
     """Numbers of the latent variable; 0: no encoder, soft actor-critic on all tasks jointly."""
     adapt_steps: int = 1
     """Rounds of experience that the posterior takes up, each of episodes that draw from the one before."""
-    hidden_sizes: tuple[int, ...] = (300, 300, 300)
-    """Units of each hidden layer of policy and critics."""
     encoder_sizes: tuple[int, ...] = (200, 200, 200)
     """Units of each hidden layer of the encoder."""
     encode_next_obs: bool = False
     """Show the encoder where a transition led, for tasks that differ in their dynamics."""
-    num_slots: int = 100
-    """Tasks that the replay holds; the one met longest ago makes room for a new one."""
-    capacity: int = 10_000
-    """Transitions of each of them; older ones make room for new ones."""
     context: Literal["prior", "all"] = "prior"
     """What training infers a task from: its newest experience before any inner step, or all of its newest visit."""
     context_size: int = 64
     """Transitions of a context in training; in tests it is all there is."""
-    warmup_steps: int = 0
-    """Transitions that the replay holds before the first gradient step."""
-    gradient_steps: int = 2000
-    """Of a meta-update."""
-    meta_batch: int = 16
-    """Tasks of a gradient step."""
-    batch_size: int = 256
-    """Transitions of each of them that the critics learn from."""
-    learning_rate: float = 3e-4
-    """Adam's step size."""
-    discount: float = 0.99
-    """Discount factor gamma."""
-    reward_scale: float = 5.0
-    """Rewards are multiplied by this for the critics, not for the encoder."""
-    temperature: float | None = 1.0
-    """Weight of the policy's entropy, in units of scaled reward; None: it is learned so that the entropy is minus the
-    number of actions."""
-    target_rate: float = 0.005
-    """Share of the way to the critics that their slow copies take at each gradient step."""
     kl_weight: float = 0.1
     """Weight of KL(q || N(0, 1)), the information bottleneck."""
-    critic_reward: Literal["task", "distance"] = "task"
-    """What the critics learn from: the task's reward, or minus the distance from where a step led to the task's
-    parameter, where that is a place (PEARL's sparse half circle; the encoder and tests have the sparse reward)."""
 
     def __post_init__(self) -> None:
-        require_numbers(self)
+        super().__post_init__()
+        require_layers("encoder_sizes", self.encoder_sizes)
         require(self, "latent_size", at_least=0, at_most=MOST_UNITS)
         require(self, "adapt_steps", at_least=0, at_most=1000)
-        for name in ("hidden_sizes", "encoder_sizes"):
-            require_layers(name, getattr(self, name))
-        counts = ("num_slots", "capacity", "context_size", "gradient_steps", "meta_batch", "batch_size")
-        require(self, *counts, at_least=1)
-        require(self, "warmup_steps", at_least=0, at_most=self.num_slots * self.capacity)
-        require(self, "learning_rate", "reward_scale", above=0)
-        require(self, "target_rate", above=0, at_most=1)
-        require(self, "discount", at_least=0, at_most=1)
+        require(self, "context_size", at_least=1)
         require(self, "kl_weight", at_least=0)
-        if self.temperature is not None:
-            require(self, "temperature", above=0)
         if self.adapt_steps and not self.latent_size:
             raise BadField(f"adapt_steps is {self.adapt_steps}: use 0 with latent_size 0, where there is no posterior")
-
-    @property
-    def networks(self) -> SoftNetworks:
-        return SoftNetworks(self.hidden_sizes)
-
-    def require_fits(self, spec: EnvSpec) -> None:
-        if spec.discrete:
-            raise BadField("learner is PEARL and the task has discrete actions: use rl2, or maml")
 
     def stages(self, trial: int, *, steps: int | None = None, later: float = 1.0) -> list[Stage]:
         return inner_stages(max(1, self.adapt_steps) if steps is None else steps, 1.0)
@@ -170,14 +124,10 @@ class PEARL:
         if ranks.size() > 1:
             raise BadField(f"{ranks.size()} processes share this run: PEARL runs in one, start it without torchrun")
         self.require_fits(spec)
-        policy, critic = self.networks.init(spec.obs_dim + self.latent_size, spec.action_dim, generator)
-        meta = policy | critic
+        meta, slow = self.initial_weights(spec.obs_dim + self.latent_size, spec.action_dim, generator)
         if self.latent_size:
             seen = spec.obs_dim * (2 if self.encode_next_obs else 1) + spec.action_dim + 1
             meta |= dense_params("encoder", (seen, *self.encoder_sizes, 2 * self.latent_size), generator)
-        if self.temperature is None:
-            meta[LOG_TEMPERATURE] = torch.zeros((), device=generator.device)
-        slow = {name: value.clone() for name, value in critic.items()}
         replay, slots = task_replay.empty(spec, self.num_slots, self.capacity, generator.device)
         return PEARLState(meta, {}, slow, replay, slots, 0)
 
@@ -248,79 +198,31 @@ class PEARL:
         metrics = {"train/replay_tasks": float((held > 0).sum()), "train/replay_transitions": float(held.sum())}
         if held.sum() < self.warmup_steps:
             return state, metrics
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in state.meta.items()}
-        adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, fused=True)
-        if state.optimizer:
-            adam.load_state_dict(copy.deepcopy(state.optimizer))  # Adam works in place
-        slow = state.slow if state.optimizer else {name: state.meta[name] for name in state.slow}
-        sums: dict[str, Tensor] = {}
-        for _ in range(self.gradient_steps):
-            loss, terms = self.loss(leaves, slow, replay, slots, generator)
-            for leaf, slope in zip(leaves.values(), torch.autograd.grad(loss, list(leaves.values())), strict=True):
-                leaf.grad = slope
-            adam.step()
-            slow = followed(slow, {name: leaves[name].detach() for name in slow}, self.target_rate)
-            sums = {name: sums.get(name, 0.0) + term.detach() for name, term in terms.items()}
-        meta = {name: leaf.detach() for name, leaf in leaves.items()}
-        if not all(bool(value.isfinite().all()) for value in (*meta.values(), *slow.values())):
+        found = self.descend(
+            state.meta,
+            state.optimizer,
+            state.slow,
+            lambda params, slow: self.loss(params, slow, replay, slots, generator),
+        )
+        if found is None:
             return state, metrics | {"train/skipped_updates": 1.0}
-        metrics |= {f"train/{name}": (total / self.gradient_steps).item() for name, total in sums.items()}
-        return state._replace(meta=meta, optimizer=adam.state_dict(), slow=slow), metrics
+        state = state._replace(meta=found.meta, optimizer=found.optimizer, slow=found.slow)
+        return state, metrics | found.metrics
 
     def loss(
         self, params: Params, slow: Params, replay: Replay, slots: Slots, generator: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, ""], Terms]:
         """What one gradient step descends, on tasks, contexts and transitions that it draws; and its terms."""
         slot = task_replay.draw_slots(slots, self.meta_batch, generator)
-        steps = Transition(**replay.sample(slot, self.batch_size, generator))
-        detached = {name: value.detach() for name, value in params.items()}
-        terms: dict[str, Tensor] = {}
-        latent, bottleneck = None, steps.reward.new_zeros(())
-        if self.latent_size:
-            context = replay.sample(slot, self.context_size, generator, newest=slots.recent[slot])
-            posterior = self.infer(params, Transition(**context))
-            noise = torch.randn(posterior.mean.shape, generator=generator, device=slot.device)
-            latent = posterior.mean + posterior.variance.sqrt() * noise
-            divergence = posterior.kl_from_prior()
-            bottleneck = self.kl_weight * divergence.sum()
-            terms = {"kl_from_prior": divergence.mean(), "posterior_std": posterior.variance.sqrt().mean()}
-        temperature = self.temperature_of(detached)
-        transitions = self.transitions(steps, latent, slots.parameters()[slot])
+        steps, task = Transition(**replay.sample(slot, self.batch_size, generator)), slots.parameters()[slot]
         noise = torch.randn(2, *steps.action.shape, generator=generator, device=slot.device)
-        target = bootstrapped(
-            self.networks,
-            detached,
-            slow,
-            transitions._replace(next_seen=transitions.next_seen.detach()),
-            noise[0],
-            discount=self.discount,
-            temperature=temperature,
-        )
-        error = critic_loss(self.networks, params, transitions, target)
-        reached, entropy = policy_loss(
-            self.networks, params, detached, transitions.seen.detach(), noise[1], temperature=temperature
-        )
-        loss = error + reached + bottleneck
-        if self.temperature is None:
-            loss = loss + params[LOG_TEMPERATURE] * (entropy + steps.action.shape[-1])
-        terms |= {"critic_loss": error, "policy_entropy": entropy, "temperature": temperature, "value": target.mean()}
-        return loss, terms
-
-    def temperature_of(self, params: Params) -> Float[Tensor, ""]:
-        if self.temperature is None:
-            return params[LOG_TEMPERATURE].exp()
-        return next(iter(params.values())).new_tensor(self.temperature)
-
-    def transitions(
-        self, steps: Transition, latent: Float[Tensor, "task latent"] | None, task: Float[Tensor, "task param"]
-    ) -> Transitions:
-        """What policy and critics see and are paid."""
-        seen, next_seen, reward = steps.obs, steps.next_obs, steps.reward
-        if latent is not None:
-            each = latent.unsqueeze(1).expand(-1, seen.shape[1], -1)
-            seen, next_seen = torch.cat([seen, each], dim=-1), torch.cat([next_seen, each], dim=-1)
-        if self.critic_reward == "distance":
-            if task.shape[1] != steps.obs.shape[-1]:
-                raise BadField("critic_reward is 'distance': the task's parameter is no place in its observations")
-            reward = -(steps.next_obs - task.unsqueeze(1)).norm(dim=-1)
-        return Transitions(seen, steps.action, self.reward_scale * reward, next_seen, steps.terminated)
+        if not self.latent_size:
+            return self.actor_critic_loss(params, slow, self.transitions(steps, None, task), noise)
+        context = replay.sample(slot, self.context_size, generator, newest=slots.recent[slot])
+        posterior = self.infer(params, Transition(**context))
+        of_latent = torch.randn(posterior.mean.shape, generator=generator, device=slot.device)
+        latent = posterior.mean + posterior.variance.sqrt() * of_latent
+        divergence = posterior.kl_from_prior()
+        loss, terms = self.actor_critic_loss(params, slow, self.transitions(steps, latent, task), noise)
+        terms |= {"kl_from_prior": divergence.mean(), "posterior_std": posterior.variance.sqrt().mean()}
+        return loss + self.kl_weight * divergence.sum(), terms

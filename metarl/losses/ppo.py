@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from metarl.types import Metrics, Params, TrajectoryBatch
 class Slope(NamedTuple):
     """What a gradient step takes."""
 
-    gradient: dict[str, Tensor | None]
+    gradient: Mapping[str, Tensor | None]
     """By parameter; None of those that have no part in the loss."""
     metrics: Metrics
 
@@ -78,7 +78,7 @@ def slope_of(
     """The gradient of a mean over the valid steps of a batch, over those of all ranks; and its terms as metrics."""
     share = share_of(batch.valid)
     pieces = torch.autograd.grad(loss if share is None else share * loss, list(leaves.values()), allow_unused=True)
-    gradient = dict(zip(leaves, pieces, strict=True))
+    gradient: dict[str, Tensor | None] = dict(zip(leaves, pieces, strict=True))
     if share is not None:
         gradient |= ranks.total_params({name: piece for name, piece in gradient.items() if piece is not None})
         terms = {name: ranks.total(share * term) for name, term in terms.items()}

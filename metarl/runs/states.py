@@ -32,17 +32,17 @@ def like(template: Any, content: Any, directory: Path | None, device: torch.devi
     if isinstance(template, Replay):
         return replays.restored(template, content, directory)
     if isinstance(template, tuple) and hasattr(template, "_asdict"):
-        parts = dict(content)
-        known = {name: like(getattr(template, name), parts.pop(name), directory, device) for name in template._fields}
-        return type(template)(**known, **parts)
+        fields = {n: like(part, content[n], directory, device) for n, part in template._asdict().items()}
+        return type(template)(**fields)
     if is_optimizer(content):
         return content  # Adam moves its own
     if isinstance(content, Mapping):
-        own = template if isinstance(template, Mapping) else {}
-        return {name: like(own.get(name), value, directory, device) for name, value in content.items()}
+        parts = template if isinstance(template, Mapping) else {}
+        return {name: like(parts.get(name), value, directory, device) for name, value in content.items()}
     if isinstance(content, list | tuple):
-        own = template if isinstance(template, list | tuple) else [None] * len(content)
-        return type(own)(like(a, b, directory, device) for a, b in zip(own, content, strict=True))
+        known = template if isinstance(template, list | tuple) else [None] * len(content)
+        found = [like(a, b, directory, device) for a, b in zip(known, content, strict=True)]
+        return tuple(found) if isinstance(template, tuple) else found
     return content.to(device) if isinstance(content, Tensor) else content
 
 

@@ -122,7 +122,7 @@ class Recalling(GradientLearner):
         return RecallingState(meta, heads, past), {"train/seen": drawn["reward"].mean().item()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def experiment() -> Iterator[Experiment]:
     known = dict(LEARNERS)
     register(Recalling)
@@ -139,6 +139,14 @@ def experiment() -> Iterator[Experiment]:
     )
     LEARNERS.clear()
     LEARNERS.update(known)
+
+
+@pytest.fixture(scope="module")
+def whole(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbs."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    (run.parent / "said").write_text(run_to(experiment, run))
+    return run
 
 
 class Killed(BaseException):
@@ -190,20 +198,22 @@ def assert_same(one: RecallingState, other: RecallingState) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(experiment: Experiment, tmp_path: Path) -> None:
-    """Twice, in the midst of what was written; 5 of the 9 iterations fill the rings of 40 rows, so that some give way
-    before and after."""
-    said = run_to(experiment, tmp_path / "whole")
-    assert "past: room for 40 rows in each of 2 slots, 0.0 MiB on cpu" in said
-    for end in (3, 8, None):
+def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(
+    experiment: Experiment, whole: Path, tmp_path: Path
+) -> None:
+    """An iteration after a checkpoint; the rings of 40 rows are full after 4 iterations, so that rows gave way before
+    and after."""
+    assert "past: room for 40 rows in each of 2 slots, 0.0 MiB on cpu" in (whole.parent / "said").read_text()
+    for end in (7, None):
         run_to(experiment, tmp_path / "killed", end)
-    whole, killed = (state_of(experiment, tmp_path / name) for name in ("whole", "killed"))
-    assert whole.past.added.tolist() == [90, 90]
-    assert_same(whole, killed)
+    expected, found = (state_of(experiment, run) for run in (whole, tmp_path / "killed"))
+    assert expected.past.added.tolist() == [90, 90]
+    assert_same(expected, found)
 
 
-def test_a_checkpoint_whose_rows_are_damaged_is_passed_over(experiment: Experiment, tmp_path: Path) -> None:
-    run_to(experiment, tmp_path / "whole")
+def test_a_checkpoint_whose_rows_are_damaged_is_passed_over(
+    experiment: Experiment, whole: Path, tmp_path: Path
+) -> None:
     run_to(experiment, tmp_path / "killed", 7)
     folder = tmp_path / "killed" / checkpoint.DIRECTORY
     newest = max(folder.glob("replay_*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
@@ -212,7 +222,7 @@ def test_a_checkpoint_whose_rows_are_damaged_is_passed_over(experiment: Experime
     assert f"{newest.name} is damaged" in said
     assert "continuing" in said
     assert "after 4 iterations" in said
-    assert_same(state_of(experiment, tmp_path / "whole"), state_of(experiment, tmp_path / "killed"))
+    assert_same(state_of(experiment, whole), state_of(experiment, tmp_path / "killed"))
 
 
 def test_checkpoints_write_what_was_added_and_files_go_that_none_needs(

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def raw(monkeypatch: pytest.MonkeyPatch) -> None:
     """Advantages before they are normalized."""
-    monkeypatch.setattr(rl2, "normalize", lambda x, valid: x.where(valid, 0.0))
+    monkeypatch.setattr(rl2, "normalized", lambda x, valid: x.where(valid, 0.0))
 
 
 @pytest.mark.usefixtures("raw", "float64")
