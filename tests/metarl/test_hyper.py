@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from rl2_checks import equal, play, seeded, trained
+from run_checks import TINY
 from test_agent import untrained
 from test_deploy import InTorch, World, adapted, assert_an_episode_is_played_alike
+from test_normalize import state_of
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -227,6 +229,15 @@ def test_rl2_replays_what_it_played_and_learns_every_weight(policy: HyperPolicy,
     assert metrics["train/meta_gradient_norm"] > 0
     again, _ = meta_update(learner, state, [batch])
     assert equal(again, after), "a resumed run repeats it to the bit"
+
+
+def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
+    """From the checkpoint after the first of three updates; the run's folder knows the policy by its name."""
+    policy = replace(SMALL, memory="transformer", memory_size=8, memory_window=4, code_size=3)
+    experiment = replace(TINY, learner=RL2(policy=policy, epochs=2), episodes=4, iterations=3)
+    whole, resumed = state_of(experiment, tmp_path / "whole"), state_of(experiment, tmp_path / "resumed", 1)
+    assert whole["policy.map_0"].ne(0).any()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_it_sees_the_features_of_its_encoder_again() -> None:
