@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField
 from metarl.losses.elbo import Trials
 from metarl.networks.belief import Transitions
 from metarl.replay import Replay, empty_replay
@@ -30,6 +31,8 @@ def with_trials(replay: Replay, trials: Trials, pieces: int) -> Replay:
     """The replay with whole trials of so many pieces added, each piece after the one before; the newest that fit."""
     ring = replay.rows["reward"]
     room = replay.capacity // pieces
+    if not room:
+        raise BadField(f"replay_episodes is {replay.capacity}: use 0, or at least {pieces}, the episodes of a trial")
     rows = {"valid": pad_time(valid_of(trials), ring.shape[2] * pieces)}
     rows |= {name: pad_time(x, ring.shape[2] * pieces) for name, x in trials.steps._asdict().items()}
     rows = {name: x[-room:].unflatten(1, (pieces, -1)).flatten(0, 1) for name, x in rows.items()}

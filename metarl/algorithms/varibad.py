@@ -21,7 +21,7 @@ from metarl.algorithms.trial_replay import empty_trials, episodes_of, some_trial
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.losses.advantages import discounted_returns
-from metarl.losses.elbo import negative_elbo
+from metarl.losses.elbo import ELBO
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
 from metarl.losses.return_scale import follow, mean_and_std, scale_of_all
@@ -70,6 +70,7 @@ class Memory(NamedTuple):
 class VariBAD(MemoryLearner):
     belief: BeliefModel = field(default_factory=BeliefModel)
     policy: Policy = field(default_factory=lambda: MLP((32,), normalize_obs=True))
+    elbo: ELBO = field(default_factory=ELBO)
     value_sizes: tuple[int, ...] = (32,)
     """Units of each tanh layer of the value function."""
     see_belief: bool = True
@@ -95,43 +96,15 @@ class VariBAD(MemoryLearner):
     anneal_updates: int | None = 0
     """Learning rates and entropy bonus fall linearly to zero over this many meta-updates; None: over as many as the
     run has iterations; 0: they stay."""
-    belief_learning_rate: float = 1e-3
-    """Adam's step size of encoder and decoders."""
-    belief_updates: int = 3
-    """Gradient steps of encoder and decoders in a meta-update."""
-    belief_trials: int = 25
-    """Trials of such a step, drawn from the replay."""
-    belief_max_grad_norm: float = 1.0
-    """Longer gradients of encoder and decoders are shortened to this."""
-    replay_episodes: int = 20_000
-    """Room of the replay that encoder and decoders learn from, in episodes of full length: of trials of two episodes
-    half as many; 0: they learn from the trials of the meta-batch, all at once."""
-    kl_weight: float = 0.01
-    """Weight of the KL divergence from the posterior to the one a step earlier."""
-    elbo_prefixes: int = 0
-    """Lengths of a trial's beginning that are encoded, drawn; 0: all of them."""
-    elbo_decodes: int = 0
-    """Steps of a trial that are reconstructed from each, drawn; 0: all of them."""
-    bptt_steps: int = 0
-    """Steps that gradients flow back through the encoder's memory, which is carried on; 0: the whole trial."""
     joint: bool = False
     """Let PPO's loss change the encoder, too: its gradient steps then are of the ELBO, as well, by one Adam with its
     ``learning_rate``. Else the belief is a given to the policy."""
 
     def __post_init__(self) -> None:
         require_numbers(self)
-        above = ("learning_rate", "clip", "max_grad_norm", "belief_learning_rate", "belief_max_grad_norm")
-        require(self, *above, above=0)
-        require(self, "epochs", "minibatches", "belief_trials", at_least=1)
-        at_least_0 = (
-            "entropy_bonus",
-            "value_weight",
-            "belief_updates",
-            "replay_episodes",
-            "kl_weight",
-            "elbo_prefixes",
-        )
-        require(self, *at_least_0, "elbo_decodes", "bptt_steps", at_least=0)
+        require(self, "learning_rate", "clip", "max_grad_norm", above=0)
+        require(self, "epochs", "minibatches", at_least=1)
+        require(self, "entropy_bonus", "value_weight", at_least=0)
         require(self, "discount", "gae_lambda", at_least=0, at_most=1)
         require_layers("value_sizes", self.value_sizes)
         if self.anneal_updates is not None:
@@ -143,13 +116,12 @@ class VariBAD(MemoryLearner):
     def require_fits(self, spec: EnvSpec) -> None:
         self.belief.require_fits(spec)
         if spec.obs_shape:
-            raise BadField(
-                "learner is VariBAD and observations are pictures: use a task whose observations are vectors"
-            )
+            raise BadField("learner is VariBAD and observations are pictures: use a task that observes vectors")
 
     def without_adaptation(self) -> "VariBAD":
         """PPO on all tasks jointly: the same learner, its policy blind to the belief."""
-        return replace(self, see_belief=False, belief_updates=0, replay_episodes=0, joint=False)
+        elbo = replace(self.elbo, belief_updates=0, replay_episodes=0)
+        return replace(self, elbo=elbo, see_belief=False, joint=False)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> VariBADState:
         self.require_fits(spec)
@@ -159,7 +131,7 @@ class VariBAD(MemoryLearner):
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
         belief = self.belief.init(spec, generator)
         nothing = torch.zeros(0, 2, device=generator.device)
-        replay = empty_trials(spec, max(1, self.replay_episodes), self.belief.decode_task, generator.device)
+        replay = empty_trials(spec, max(1, self.elbo.replay_episodes), self.belief.decode_task, generator.device)
         return VariBADState(meta | value, belief, {}, {}, nothing, replay, 0)
 
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
@@ -174,11 +146,7 @@ class VariBAD(MemoryLearner):
 
     @torch.no_grad()
     def act(
-        self,
-        actor: VariBADActor,
-        obs: Float[Tensor, "task env obs"],
-        previous: Previous,
-        generator: torch.Generator,
+        self, actor: VariBADActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, VariBADActor]:
         params, belief, (hidden, begun) = self.beginning(actor, previous)[0]
         brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
@@ -211,29 +179,27 @@ class VariBAD(MemoryLearner):
         trials, episodes = trials_of(everyone, task), episodes_of(everyone)
         if not (episodes and all(bool(x.isfinite().all()) for x in trials.steps)):
             return state, {"train/skipped_updates": 1.0}
-        if self.replay_episodes:
+        if self.elbo.replay_episodes:
             state = state._replace(replay=with_trials(state.replay, trials, episodes))
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
-        inputs = self._trial_inputs(state.belief, batch)
-        seen = batch._replace(obs=inputs.detach())
+        seen = batch._replace(obs=self._trial_inputs(state.belief, batch).detach())
+        weights = {"value_weight": self.value_weight, "entropy_bonus": self.entropy_bonus * remaining}
 
         def elbo(leaves: Params) -> tuple[Tensor, dict[str, Tensor]]:
-            some = (
-                some_trials(state.replay, episodes, self.belief_trials, generator) if self.replay_episodes else trials
-            )
-            how = {"prefixes": self.elbo_prefixes, "decodes": self.elbo_decodes, "bptt_steps": self.bptt_steps}
-            terms = negative_elbo(self.belief, state.belief | leaves, some, generator, **how)
-            loss = terms.reward + terms.state + terms.task + self.kl_weight * terms.kl
-            return loss, {f"train/belief_{name}": term.detach() for name, term in terms._asdict().items()}
+            kept = self.elbo.replay_episodes
+            some = some_trials(state.replay, episodes, self.elbo.belief_trials, generator) if kept else trials
+            return self.elbo(self.belief, state.belief | leaves, some, generator)
 
         def ppo(leaves: Params) -> Iterator[Slope]:
+            params, belief = state.meta | leaves, state.belief | leaves
             for part in shares(batch if self.joint else seen, self.minibatches, generator):
-                fed = self._trial_inputs(state.belief | leaves, part) if self.joint else part.obs
-                loss, terms = self._policy_loss(state.meta | leaves, fed, part, scale, self.entropy_bonus * remaining)
+                fed = self._trial_inputs(belief, part) if self.joint else part.obs
+                said = ActorCritic(self._dist(params, fed), self._value(params, fed), None)
+                loss, terms = trial_loss(said, part, scale, clip=self.clip, **weights)
                 if self.joint:
-                    more, said = elbo(leaves)
-                    loss, terms = loss + more, terms | said
+                    more, others = elbo(leaves)
+                    loss, terms = loss + more, terms | others
                 yield slope_of(loss, terms, leaves, part)
 
         def variational(leaves: Params) -> Iterator[Slope]:  # alike in every rank, as the replay is
@@ -241,57 +207,33 @@ class VariBAD(MemoryLearner):
             pieces = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             yield Slope(dict(zip(leaves, pieces, strict=True)), {name: term.item() for name, term in terms.items()})
 
-        own, of_belief = learned(state.meta), state.belief
-        optimizer = state.belief_optimizer if self.joint else state.optimizer
-        rates = self.learning_rate * remaining, self.belief_learning_rate * remaining
-        moved = descend(
-            own | of_belief if self.joint else own,
-            optimizer,
-            ppo,
-            epochs=self.epochs,
-            learning_rate=rates[0],
-            max_grad_norm=self.max_grad_norm,
-        )
+        moving = learned(state.meta) | (state.belief if self.joint else {})
+        optimizer = "belief_optimizer" if self.joint else "optimizer"
+        adam: dict[str, Any] = {"learning_rate": self.learning_rate * remaining, "max_grad_norm": self.max_grad_norm}
+        moved = descend(moving, getattr(state, optimizer), ppo, epochs=self.epochs, **adam)
         if moved is None:
             return state, {"train/skipped_updates": 1.0}
-        metrics = moved.means() | {"train/learning_rate": rates[0]}
-        optimizers, belief = (moved.optimizer, state.belief_optimizer), of_belief
+        metrics = moved.means() | {"train/learning_rate": adam["learning_rate"]}
+        meta = updated(state.meta | {name: moved.params[name] for name in learned(state.meta)}, [seen])
+        new = state._replace(meta=meta, return_scale=scale, num_updates=state.num_updates + 1)
+        new = new._replace(**{optimizer: moved.optimizer})
         if self.joint:
-            optimizers, belief = ({}, moved.optimizer), {name: moved.params[name] for name in of_belief}
-        elif self.belief_updates:
-            found = descend(
-                of_belief,
-                state.belief_optimizer,
-                variational,
-                epochs=self.belief_updates,
-                learning_rate=rates[1],
-                max_grad_norm=self.belief_max_grad_norm,
-            )
+            new = new._replace(belief={name: moved.params[name] for name in state.belief})
+        elif self.elbo.belief_updates:
+            rate, longest = self.elbo.belief_learning_rate * remaining, self.elbo.belief_max_grad_norm
+            adam = {"learning_rate": rate, "max_grad_norm": longest}
+            found = descend(state.belief, state.belief_optimizer, variational, epochs=self.elbo.belief_updates, **adam)
             if found is None:
                 return state, {"train/skipped_updates": 1.0}
+            new = new._replace(belief=found.params, belief_optimizer=found.optimizer)
             metrics = found.means() | metrics  # the norm of a gradient is the policy's
-            optimizers, belief = (moved.optimizer, found.optimizer), found.params
-        meta = updated(state.meta | {name: moved.params[name] for name in own}, [seen])
-        metrics |= self.policy.metrics(meta)
-        return VariBADState(meta, belief, *optimizers, scale, state.replay, state.num_updates + 1), metrics
-
-    def _policy_loss(
-        self,
-        params: Params,
-        inputs: Float[Tensor, "task env time in"],
-        batch: TrajectoryBatch,
-        scale: Float[Tensor, "known 2"],
-        entropy_bonus: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        said = ActorCritic(self._dist(params, inputs), self._value(params, inputs), None)
-        weights = {"value_weight": self.value_weight, "entropy_bonus": entropy_bonus}
-        return trial_loss(said, batch, scale, clip=self.clip, **weights)
+        return new, metrics | self.policy.metrics(meta)
 
     def _trial_inputs(self, belief: Params, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy sees at each step of whole trials."""
         steps = Transitions(*(getattr(batch, name).flatten(0, 1) for name in Transitions._fields))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.joint):
-            posterior = self.belief.posteriors(belief, steps, bptt_steps=self.bptt_steps)
+            posterior = self.belief.posteriors(belief, steps, bptt_steps=self.elbo.bptt_steps)
         features = posterior.features()[:, :-1].unflatten(0, batch.reward.shape[:2])
         return self._inputs(batch.obs, features)
 

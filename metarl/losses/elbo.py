@@ -4,12 +4,14 @@ ELBO_t = E[log p(trial | m)] - KL(q_t || q_{t-1}), m drawn from q_t, the posteri
 trial is reconstructed, its future included, and the posterior before is the prior: of t = 0 the standard normal.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarl.envs.fields import require, require_numbers
 from metarl.networks.belief import BeliefModel, Posterior, Transitions
 from metarl.types import Params
 
@@ -22,6 +24,47 @@ class Trials(NamedTuple):
     length: Int[Tensor, " trial"]
     """Steps before the padding."""
     task: Float[Tensor, "trial param"]
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """How encoder and decoders learn."""
+
+    belief_learning_rate: float = 1e-3
+    """Adam's step size of encoder and decoders."""
+    belief_updates: int = 3
+    """Gradient steps of encoder and decoders in a meta-update."""
+    belief_trials: int = 25
+    """Trials of such a step, drawn from the replay."""
+    belief_max_grad_norm: float = 1.0
+    """Longer gradients of encoder and decoders are shortened to this."""
+    replay_episodes: int = 20_000
+    """Room of the replay that encoder and decoders learn from, in episodes of full length: of trials of two episodes
+    half as many; 0: they learn from the trials of the meta-batch, all at once."""
+    kl_weight: float = 0.01
+    """Weight of the KL divergence from the posterior to the one a step earlier."""
+    elbo_prefixes: int = 0
+    """Lengths of a trial's beginning that are encoded, drawn; 0: all of them."""
+    elbo_decodes: int = 0
+    """Steps of a trial that are reconstructed from each, drawn; 0: all of them."""
+    bptt_steps: int = 0
+    """Steps that gradients flow back through the encoder's memory, which is carried on; 0: the whole trial."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self)
+        require(self, "belief_learning_rate", "belief_max_grad_norm", above=0)
+        require(self, "belief_trials", at_least=1)
+        require(self, "belief_updates", "replay_episodes", "kl_weight", at_least=0)
+        require(self, "elbo_prefixes", "elbo_decodes", "bptt_steps", at_least=0)
+
+    def __call__(
+        self, model: BeliefModel, params: Params, trials: Trials, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss, which is the negative ELBO with its KL term weighted, and its terms as metrics."""
+        how = {"prefixes": self.elbo_prefixes, "decodes": self.elbo_decodes, "bptt_steps": self.bptt_steps}
+        terms = negative_elbo(model, params, trials, generator, **how)
+        loss = terms.reward + terms.state + terms.task + self.kl_weight * terms.kl
+        return loss, {f"train/belief_{name}": term.detach() for name, term in terms._asdict().items()}
 
 
 class NegativeElbo(NamedTuple):

@@ -35,7 +35,7 @@ class Posterior(NamedTuple):
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
         return self.mean + (0.5 * self.log_var).exp() * noise
 
-    def features(self) -> Float[Tensor, "*batch 2*latent"]:
+    def features(self) -> Float[Tensor, "*batch features"]:
         """What a policy is told of it."""
         return torch.cat([self.mean, self.log_var], dim=-1)
 
@@ -222,7 +222,7 @@ class BeliefModel:
 
 def beside(
     latent: Float[Tensor, "trial prefix latent"], x: Float[Tensor, "trial _prefix step in"]
-) -> Float[Tensor, "trial prefix step latent+in"]:
+) -> Float[Tensor, "trial prefix step both"]:
     """Each latent beside each of its steps."""
     shape = (*latent.shape[:2], x.shape[2])
     return torch.cat([latent.unsqueeze(2).expand(*shape, -1), x.expand(*shape, -1)], dim=-1)

@@ -1,11 +1,12 @@
-"""Ants that run forward or backward, or at a goal velocity, by MAML.
+"""Ants that run forward or backward, or at a goal velocity, by MAML and VariBAD.
 
 ``maml2017`` repeats Finn et al. 2017 with the paper's hyperparameters and samples (direction 368M environment steps,
 velocity 120M). ``tuned`` is the same task. An ant's inner gradient is mostly noise: two estimates of 20 episodes have a
 cosine of 0.01, where half-cheetahs have 0.15 (experiments/inner_gradient_noise.py). Hence few tasks of 50 episodes, a
 shorter horizon of credit, a larger inner step, and ten epochs of PPO in place of TRPO's one step; a discount of .95 has
 less noise still, but ants that need not turn around stopped at 150 with it, and went on beyond 350 with .99. ``promp``
-and ``v5`` are MAML on those definitions of the task, not tuned.
+and ``v5`` are MAML on those definitions of the task, not tuned. VariBAD's presets are as the half-cheetah's; the task
+that ``varibad`` was published with rewards running forward in both directions, a bug, so that ``tuned`` has ProMP's.
 """
 
 from dataclasses import replace
@@ -14,6 +15,7 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO
 from metarl.envs.registry import find_preset
 from metarl.networks.mlp import GaussianMLP
+from metarl.presets.trials import believing
 from metarl.runs.experiment import Experiment
 
 TUNED = Experiment(
@@ -48,4 +50,9 @@ VEL_MAML = {
     "v5": Experiment(task=find_preset("ant_vel", "v5"), learner=UNTUNED, iterations=500),
 }
 
-PRESETS = (DIR_MAML, VEL_MAML)
+DIR_VARIBAD = {
+    "tuned": believing(find_preset("ant_dir", "promp"), epochs=8, minibatches=4, trials=80, iterations=200, tuned=True),
+    "varibad": believing(find_preset("ant_dir", "varibad"), epochs=2, minibatches=1, trials=16, iterations=15_625),
+}
+
+PRESETS = (DIR_MAML, DIR_VARIBAD, VEL_MAML)

@@ -5,8 +5,10 @@ from typing import Any
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.gradient import GradientLearner
 from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.varibad import VariBAD
 from metarl.envs.registry import TaskDistribution
 from metarl.fewshot import FewShotTasks
+from metarl.losses.elbo import ELBO
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs.experiment import Experiment
 from metarl.runs.supervised import FewShotExperiment
@@ -25,6 +27,13 @@ def default(task: TaskDistribution, learner: type[Any]) -> Experiment:
         rl2 = RL2(policy=policy, gae_lambda=0.95, value_lambda=0.95, learning_rate=2e-3, epochs=8, minibatches=2)
         return Experiment(
             task=task, learner=rl2, preset="default", num_tasks=80, num_envs=1, episodes=episodes, eval_tasks=tests
+        )
+    if issubclass(learner, VariBAD):
+        episodes = max(2, min(10, MANY // task.horizon))
+        elbo = ELBO(belief_updates=5, elbo_prefixes=50, elbo_decodes=50, replay_episodes=2000)
+        drawn = learner(elbo=elbo, epochs=8, clip=0.2)
+        return Experiment(
+            task=task, learner=drawn, preset="default", num_tasks=80, num_envs=1, episodes=episodes, eval_tasks=tests
         )
     if issubclass(learner, ESMAML):
         return Experiment(task=task, learner=learner(pairs=10), preset="default", num_tasks=20, eval_tasks=tests)

@@ -15,36 +15,23 @@ from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.rl2 import RL2
-from metarl.algorithms.varibad import VariBAD
 from metarl.envs.registry import TaskDistribution, find_preset
-from metarl.networks.belief import BeliefModel
 from metarl.networks.hyper import HyperPolicy
 from metarl.networks.mlp import MLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.presets.grid_navi import RL2_PRESETS as GRID_RL2
 from metarl.presets.metaworld import ML45
-from metarl.presets.trials import two_episodes
+from metarl.presets.trials import believing, two_episodes
 from metarl.runs.experiment import Experiment
 from metarl.types import MetaLearner
 
 HYPER = HyperPolicy(memory="gru", memory_size=64, encoder_sizes=(64,), code_size=25, hidden_sizes=(32,))
 TRIALS: RL2 = two_episodes("half_cheetah_vel", "promp", trials=80).learner
+VELOCITY = find_preset("half_cheetah_vel", "promp")
 LEARNERS: dict[str, MetaLearner] = {
     "rl2": TRIALS,
     "hyper": replace(TRIALS, policy=HYPER, learning_rate=1e-3),
-    "varibad": VariBAD(
-        belief=BeliefModel(obs_units=32, action_units=16, reward_units=16),
-        policy=MLP((64, 64), normalize_obs=True),
-        value_sizes=(64, 64),
-        epochs=8,
-        minibatches=2,
-        clip=0.2,
-        entropy_bonus=0.001,
-        anneal_updates=None,
-        elbo_prefixes=50,
-        elbo_decodes=50,
-        replay_episodes=4000,
-    ),
+    "varibad": believing(VELOCITY, epochs=8, minibatches=4, trials=80, iterations=200, tuned=True).learner,
     "maml": MAML(policy=MLP((64, 64)), outer=TRPO(max_kl=0.02), inner_lr=0.1, gae_lambda=0.95),
     "promp": ProMP(
         policy=MLP((64, 64)), outer=PPO(learning_rate=1e-3, epochs=5, clip=0.3), inner_lr=0.1, gae_lambda=0.95
@@ -71,7 +58,7 @@ def on(task: TaskDistribution, learner: MetaLearner, *, steps: float, trial: int
 
 
 SIZES = {
-    "half_cheetah_vel": (find_preset("half_cheetah_vel", "promp"), 6.4e6, 2, 80),
+    "half_cheetah_vel": (VELOCITY, 6.4e6, 2, 80),
     "half_cheetah_dir": (find_preset("half_cheetah_dir", "promp"), 6.4e6, 2, 80),
     "ant_dir": (find_preset("ant_dir", "pearl"), 6.4e6, 2, 80),
     "walker2d_rand_params": (find_preset("walker2d_rand_params", "pearl"), 6.4e6, 2, 80),

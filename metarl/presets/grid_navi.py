@@ -10,6 +10,7 @@ deviation and a clipped Huber loss). RL²'s ``tuned`` is ours and has the same e
 from metarl.algorithms.rl2 import RL2
 from metarl.algorithms.varibad import VariBAD
 from metarl.envs.registry import find_preset
+from metarl.losses.elbo import ELBO
 from metarl.networks.belief import BeliefModel
 from metarl.networks.mlp import MLP
 from metarl.networks.recurrent import RecurrentPolicy
@@ -18,22 +19,20 @@ from metarl.runs.experiment import Experiment
 PUBLISHED = VariBAD(
     belief=BeliefModel(reward_model="bernoulli", reward_of="next_obs", levels=(5, 5)),
     policy=MLP((32,), normalize_obs=True),
+    elbo=ELBO(replay_episodes=400_000),
     value_sizes=(32,),
     discount=0.95,
-    replay_episodes=400_000,
 )
 TUNED = VariBAD(
     belief=BeliefModel(obs_units=32, reward_model="bernoulli", reward_of="next_obs", levels=(5, 5)),
     policy=MLP((64,), normalize_obs=True),
+    elbo=ELBO(belief_updates=5, belief_trials=50),
     value_sizes=(64,),
     learning_rate=2e-3,
     epochs=6,
     clip=0.2,
     entropy_bonus=0.02,
     anneal_updates=None,
-    belief_updates=5,
-    belief_trials=50,
-    replay_episodes=20_000,
 )
 VARIBAD_PRESETS = {
     "tuned": Experiment(

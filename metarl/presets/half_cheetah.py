@@ -13,7 +13,9 @@ Their settings are ours: with the published ones (lambda 1, inner step 0.1) two 
 of 0.01, at discount 0.95 and lambda 0.8 one of 0.08, and 4M steps taught MAML and ProMP nothing. Task, network, inner
 step and samples are alike; ProMP takes PPO's outer step, the others TRPO's.
 
-RL² plays two episodes a trial; learning rate and entropy bonus end at zero.
+RL² plays two episodes a trial; learning rate and entropy bonus end at zero. VariBAD's ``varibad`` has the published
+hyperparameters and budget (100M steps; a replay of 0.6 GiB), its ``tuned`` larger meta-batches and RL²'s 200 updates of
+them; no run of either has been long enough for a number yet.
 """
 
 from dataclasses import replace
@@ -23,7 +25,7 @@ from metarl.algorithms.outer import PPO, TRPO
 from metarl.algorithms.promp import ProMP
 from metarl.envs.registry import find_preset
 from metarl.networks.mlp import GaussianMLP
-from metarl.presets.trials import two_episodes
+from metarl.presets.trials import believing, two_episodes
 from metarl.runs.experiment import Experiment
 
 SMALL, WIDE = GaussianMLP((64, 64), "tanh"), GaussianMLP((100, 100), "tanh")
@@ -116,4 +118,14 @@ DIR_PROMP = {
 DIR_RL2 = {name: two_episodes("half_cheetah_dir", name, trials=80) for name in ("promp", "maml2017")}
 VEL_RL2 = {name: two_episodes("half_cheetah_vel", name, trials=80) for name in ("promp", "maml2017")}
 
-PRESETS = (DIR_MAML, DIR_ESTIMATORS, DIR_PROMP, DIR_RL2, VEL_MAML, VEL_RL2)
+DIR_200, VEL_200 = find_preset("half_cheetah_dir", "promp", horizon=200), find_preset("half_cheetah_vel", "promp")
+DIR_VARIBAD = {
+    "tuned": believing(DIR_200, epochs=8, minibatches=4, trials=80, iterations=200, tuned=True),
+    "varibad": believing(DIR_200, epochs=16, minibatches=4, trials=32, iterations=7812),
+}
+VEL_VARIBAD = {
+    "tuned": believing(VEL_200, epochs=8, minibatches=4, trials=80, iterations=200, tuned=True),
+    "varibad": believing(VEL_200, epochs=2, minibatches=8, trials=16, iterations=15_625),
+}
+
+PRESETS = (DIR_MAML, DIR_ESTIMATORS, DIR_PROMP, DIR_RL2, DIR_VARIBAD, VEL_MAML, VEL_RL2, VEL_VARIBAD)

@@ -18,6 +18,7 @@ from mujoco import batch
 
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.varibad import VariBAD
 from metarl.envs.locomotion.half_cheetah import compile_model
 from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.registry import TaskDistribution, find_preset
@@ -27,6 +28,8 @@ from metarl.networks.hyper import HyperPolicy
 from metarl.networks.memory import GRU, WEIGHTS
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
+from metarl.presets import make
+from metarl.presets.grid_navi import TUNED
 from metarl.rollout import rollout
 from metarl.runs.process import prepare_process
 from metarl.types import Experience, MetaLearner, TrajectoryBatch
@@ -84,15 +87,16 @@ class MetaIteration:
         update(self.learner, self.state, self.batches)
 
 
-def update(learner: MetaLearner, state: Any, batches: list[TrajectoryBatch]) -> None:
+def update(learner: MetaLearner, state: Any, batches: list[TrajectoryBatch]) -> Any:
     task = torch.zeros(len(batches[0].reward), 0)
-    learner.update(state, Experience(task, None, batches), torch.Generator().manual_seed(0))
+    new, _ = learner.update(state, Experience(task, None, batches), torch.Generator().manual_seed(0))
+    return new
 
 
-class RL2Iteration:
-    """One RL² iteration, its parts callable one by one."""
+class TrialIteration:
+    """One iteration of RL² or VariBAD, its parts callable one by one."""
 
-    def __init__(self, task: TaskDistribution, learner: RL2, *, trials: int, episodes: int) -> None:
+    def __init__(self, task: TaskDistribution, learner: RL2 | VariBAD, *, trials: int, episodes: int) -> None:
         self.learner, self.trials, self.episodes = learner, trials, episodes
         self.num_steps = trials * episodes * task.horizon
         self.env = task.make(trials, 1, seed=0)
@@ -105,28 +109,32 @@ class RL2Iteration:
         self.batch, _ = rollout(self.env, self.learner.act, actor, self.episodes, self.generator)
 
     def update(self) -> None:
-        update(self.learner, self.state, [self.learner.credit(self.state, self.batch)])
+        self.state = update(self.learner, self.state, [self.learner.credit(self.state, self.batch)])
 
 
-def rl2_iterations() -> dict[str, RL2Iteration]:
+def trial_iterations() -> dict[str, TrialIteration]:
     """Half-cheetah as metaworld-algorithms, garage and varibad were timed at, and bandits by the thousand."""
     gru = RecurrentPolicy(memory="gru", memory_size=128)
     half_cheetah = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
+    navi = replace(make("grid_navi", "varibad"), learner=replace(TUNED, anneal_updates=0))
     return {
-        "half-cheetah, 64 trials x 2 x 100": RL2Iteration(
+        "half-cheetah, 64 trials x 2 x 100": TrialIteration(
             half_cheetah, RL2(policy=gru, epochs=10), trials=64, episodes=2
         ),
-        "the same, recurrent hypernetwork": RL2Iteration(
+        "the same, recurrent hypernetwork": TrialIteration(
             half_cheetah,
             RL2(policy=HyperPolicy(memory="gru", memory_size=128, code_size=25), epochs=10),
             trials=64,
             episodes=2,
         ),
-        "the same, transformer, window 128": RL2Iteration(
+        "the same, transformer, window 128": TrialIteration(
             half_cheetah, RL2(policy=replace(gru, memory="transformer"), epochs=10), trials=64, episodes=2
         ),
-        "bandit k5, 1000 trials x 100": RL2Iteration(
+        "bandit k5, 1000 trials x 100": TrialIteration(
             Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
+        ),
+        "VariBAD, GridNavi, 200 trials x 4 x 15": TrialIteration(
+            navi.task, navi.learner, trials=navi.num_tasks, episodes=navi.episodes
         ),
     }
 
@@ -232,8 +240,8 @@ def main() -> None:
         seconds = measure({"resting": resting.rollout, "busy": busy.rollout})
         report(name, [b / r for b, r in zip(seconds["busy"], seconds["resting"], strict=True)], "")
 
-    print("\nRL² iterations: median [fastest, slowest turn] seconds")
-    for name, iteration in rl2_iterations().items():
+    print("\nRL² and VariBAD iterations: median [fastest, slowest turn] seconds")
+    for name, iteration in trial_iterations().items():
         seconds = measure({"sampling": iteration.sample, "update": iteration.update})
         median = {part: statistics.median(values) for part, values in seconds.items()}
         total = [a + b for a, b in zip(seconds["sampling"], seconds["update"], strict=True)]
