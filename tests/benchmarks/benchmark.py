@@ -127,8 +127,8 @@ def trial_iterations() -> dict[str, TrialIteration]:
             trials=64,
             episodes=2,
         ),
-        "the same, transformer, window 128": TrialIteration(
-            half_cheetah, RL2(policy=replace(gru, memory="transformer"), epochs=10), trials=64, episodes=2
+        "the same, transformer 64, window 128": TrialIteration(
+            half_cheetah, RL2(policy=replace(gru, memory="transformer", memory_size=64)), trials=64, episodes=2
         ),
         "bandit k5, 1000 trials x 100": TrialIteration(
             Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
