@@ -144,7 +144,10 @@ def test_bias_hyper_init(kind: str) -> None:
     torch.testing.assert_close(first @ first.mT, torch.eye(4))
 
 
-@pytest.mark.parametrize(("kind", "at_once"), [*((kind, hyper.AT_ONCE) for kind in KINDS), ("weights", 1)])
+@pytest.mark.parametrize(
+    ("kind", "at_once"),
+    [*((kind, hyper.AT_ONCE) for kind in KINDS), pytest.param("weights", 1, marks=pytest.mark.slow)],
+)
 def test_gradients_are_those_of_finite_differences(
     kind: str, at_once: int, float64: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
