@@ -46,3 +46,4 @@ bench: setup
 	$(BIN)/python tests/benchmarks/benchmark.py
 	$(BIN)/python tests/benchmarks/benchmark_families.py
 	$(BIN)/python tests/benchmarks/benchmark_metaworld.py
+	$(BIN)/python tests/benchmarks/benchmark_pearl.py

@@ -27,6 +27,7 @@ from metarl.envs.small.bandit import Bandit
 from metarl.envs.small.cartpole_mass import CartPoleMass
 from metarl.envs.small.classic_control import CartPoleLength, PendulumGravity
 from metarl.envs.small.grid_navi import GridNavi
+from metarl.envs.small.half_circle import HalfCircle
 from metarl.envs.small.minigrid_goal import MiniGridGoal
 from metarl.envs.small.navigation import Navigation
 from metarl.envs.small.pendulum_mass import PendulumMass
@@ -63,6 +64,7 @@ __all__ = [
     "HalfCheetahDir",
     "HalfCheetahRandParams",
     "HalfCheetahVel",
+    "HalfCircle",
     "HopperRandParams",
     "HumanoidDir",
     "MiniGridGoal",

@@ -22,6 +22,7 @@ from .networks.distributions import Categorical as Categorical
 from .networks.distributions import DiagGaussian as DiagGaussian
 from .networks.encoders import CNN as CNN
 from .networks.encoders import Encoder as Encoder
+from .networks.hyper import HyperPolicy as HyperPolicy
 from .networks.mlp import MLP as MLP
 from .networks.mlp import CategoricalMLP as CategoricalMLP
 from .networks.mlp import GaussianMLP as GaussianMLP

@@ -114,8 +114,18 @@ class Replay:
         self.log.waiting.append(addition)
         return self._after(addition)
 
-    def sample(self, slot: Int[Tensor, " slot"], count: int, generator: torch.Generator) -> Rows:
+    def sample(
+        self,
+        slot: Int[Tensor, " slot"],
+        count: int,
+        generator: torch.Generator,
+        *,
+        newest: Int[Tensor, " slot"] | None = None,
+    ) -> Rows:
         """As many rows of each of some slots, each drawn alike from what the slot holds [slot row ...].
+
+        Args:
+            newest: from so many of the rows that each slot was given last; None: from all it holds.
 
         Raises:
             ValueError: a slot holds nothing.
@@ -124,8 +134,10 @@ class Replay:
         live = self.live()[slot]
         if not bool((live > 0).all()):
             raise ValueError(f"slot {int(slot[live == 0][0])} holds nothing yet: add to it before sampling")
+        among = live if newest is None else live.minimum(newest.cpu())
         share = torch.rand(len(slot), count, generator=generator, device=generator.device, dtype=torch.float64)
-        return self._read(slot, (share.to(self.device) * live.unsqueeze(1).to(self.device)).long(), live)
+        drawn = (share.to(self.device) * among.unsqueeze(1).to(self.device)).long()
+        return self._read(slot, drawn + (live - among).unsqueeze(1).to(self.device), live)
 
     def newest(self, slot: Int[Tensor, " slot"], count: int) -> Rows:
         """The last rows that each of some slots was given, in order [slot row ...].

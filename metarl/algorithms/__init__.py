@@ -4,16 +4,18 @@ from typing import Any
 
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
+from metarl.algorithms.pearl import PEARL
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
 from metarl.algorithms.varibad import VariBAD
 from metarl.extensions import LEARNERS, load_installed
+from metarl.networks import hyper as hyper  # which registers its policy
 from metarl.types import MetaLearner
 
 ALGORITHMS: dict[str, type[MetaLearner]] = LEARNERS
 """Every meta-learner by the name of its class, by which runs are opened; :func:`metarl.register` adds one's own."""
-ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2, VariBAD)}
+ALGORITHMS |= {cls.__name__: cls for cls in (MAML, ProMP, Reptile, ESMAML, RL2, VariBAD, PEARL)}
 
 
 def learner_name(cls: type) -> str:

@@ -59,7 +59,7 @@ def trials_of(batch: TrajectoryBatch, task: Float[Tensor, "task ..."]) -> Trials
     length = batch.valid.sum(-1).flatten()
     there = length > 0
     steps = Transitions(*(getattr(batch, name).flatten(0, 1)[there] for name in Transitions._fields))
-    tasks = task.flatten(1).to(batch.reward).repeat_interleave(batch.reward.shape[1], dim=0)
+    tasks = task.reshape(len(task), -1).to(batch.reward).repeat_interleave(batch.reward.shape[1], dim=0)
     return Trials(steps, length[there], tasks[there])
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -55,6 +56,57 @@ class DiagGaussian(NamedTuple):
         ratio = (2 * (self.log_std - other.log_std)).exp()  # of the variances
         distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return 0.5 * (ratio + distance - 1).sum(-1) + (other.log_std - self.log_std).sum(-1)
+
+
+class TanhGaussian(NamedTuple):
+    """tanh of independent normals, in (-1, 1); log-probability, entropy and KL are sums over the action dimensions.
+
+    An action says what the normals drew up to rounding alone: within 1e-6 of -1 or 1 its log-probability is that of
+    1e-6 away. :meth:`sample_with_log_prob` knows the draw.
+    """
+
+    mean: Float[Tensor, "*batch act"]
+    """Of the normals."""
+    log_std: Float[Tensor, "*#batch act"]
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch act"]:
+        return self.base.sample(generator).tanh()
+
+    def sample_with_log_prob(
+        self, noise: Float[Tensor, "*batch act"]
+    ) -> tuple[Float[Tensor, "*batch act"], Float[Tensor, "*batch"]]:
+        """The action of standard normal ``noise``, and its log-probability; differentiable in mean and deviation."""
+        drawn = self.mean + self.log_std.exp() * noise
+        of_noise = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return drawn.tanh(), (of_noise - log_slope(drawn)).sum(-1)
+
+    def mode(self) -> Float[Tensor, "*batch act"]:
+        """tanh of the mean: the median, as greedy actions of such policies are."""
+        return self.mean.tanh()
+
+    def log_prob(self, action: Float[Tensor, "*batch act"]) -> Float[Tensor, "*batch"]:
+        drawn = action.clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+        return self.base.log_prob(drawn) - log_slope(drawn).sum(-1)
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """That of the normals plus E log (1 - tanh²), by Gauss-Hermite quadrature."""
+        nodes, weights = (torch.from_numpy(x).to(self.mean) for x in np.polynomial.hermite_e.hermegauss(32))
+        drawn = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
+        return self.base.entropy() + (log_slope(drawn) @ weights / weights.sum()).sum(-1)
+
+    def kl(self, other: "TanhGaussian") -> Float[Tensor, "*batch"]:
+        """KL(self || other): that of the normals, for both go through the same bijection."""
+        return self.base.kl(other.base)
+
+    @property
+    def base(self) -> DiagGaussian:
+        """The normals."""
+        return DiagGaussian(self.mean, self.log_std)
+
+
+def log_slope(drawn: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log (1 - tanh² x), without cancellation."""
+    return 2 * (math.log(2) - drawn - torch.nn.functional.softplus(-2 * drawn))
 
 
 class Categorical(NamedTuple):

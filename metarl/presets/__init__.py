@@ -19,11 +19,13 @@ from metarl.presets import (
     ant,
     bandits,
     few_shot,
+    field,
     grid_navi,
     gymnasium,
     half_cheetah,
     metaworld,
     navigation,
+    pearls,
     tabular_mdps,
     walkers,
 )
@@ -83,6 +85,8 @@ for _family in (
     gymnasium,
     metaworld,
     few_shot,
+    pearls,
+    field,
 ):
     for _presets in _family.PRESETS:
         add(_presets)

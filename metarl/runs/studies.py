@@ -3,6 +3,8 @@
 A row is an experiment, repeated with several seeds, and what was published of it; a column says where its number is.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -11,6 +13,7 @@ from typing import Any
 from metarl.runs.experiment import Experiment
 
 NO_COMPARISON = ("--pretrain-iterations", "0")
+SECONDS = ("time/sampling_seconds", "time/optimization_seconds")  # of an iteration, columns of progress.csv
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Column:
     """Column of ``progress.csv`` in place of paths."""
     last: int = 5
     """Iterations at the end of training that a tag is averaged over."""
+    within_steps: float = math.inf
+    """Environment steps of training after which a tag no longer counts: what a learner reaches within them."""
+    within_minutes: float = math.inf
+    """Minutes of sampling and updates after which a tag no longer counts; of a run that ended before, its end does."""
     percent: bool = False
     """Whether the number is a share, shown in per cent."""
     digits: int = 1
@@ -33,10 +40,20 @@ class Column:
     def read(self, record: dict[str, Any], progress: Sequence[dict[str, str]]) -> float | None:
         """The number in a run's evaluation and progress; None where they do not have it."""
         if self.tag:
-            values = [float(row[self.tag]) for row in progress if row.get(self.tag)][-self.last :]
+            values = [float(row[self.tag]) for row in self._within(progress) if row.get(self.tag)][-self.last :]
             return sum(values) / len(values) if values else None
         learner = str(record.get("protocol", {}).get("algorithm", ""))
         return next((value for path in self.paths if (value := _follow(record, path, learner)) is not None), None)
+
+    def _within(self, progress: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """The iterations up to the bounds."""
+        spent = itertools.accumulate(sum(float(row.get(name) or 0.0) for name in SECONDS) for row in progress)
+        pairs = zip(progress, spent, strict=True)
+        return [
+            row
+            for row, seconds in pairs
+            if float(row.get("env_steps") or 0.0) <= self.within_steps and seconds <= 60 * self.within_minutes
+        ]
 
 
 def _follow(record: Any, path: tuple[str | int, ...], learner: str) -> float | None:

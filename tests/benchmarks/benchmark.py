@@ -24,6 +24,7 @@ from metarl.envs.locomotion.half_cheetah_dir import HalfCheetahDir
 from metarl.envs.registry import TaskDistribution, find_preset
 from metarl.envs.small.bandit import Bandit
 from metarl.networks.fused_gru import FusedGRU, forward
+from metarl.networks.hyper import HyperPolicy
 from metarl.networks.memory import GRU, WEIGHTS
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
@@ -92,7 +93,7 @@ def update(learner: MetaLearner, state: Any, batches: list[TrajectoryBatch]) -> 
     return new
 
 
-class RL2Iteration:
+class TrialIteration:
     """One iteration of RL² or VariBAD, its parts callable one by one."""
 
     def __init__(self, task: TaskDistribution, learner: RL2 | VariBAD, *, trials: int, episodes: int) -> None:
@@ -111,19 +112,28 @@ class RL2Iteration:
         self.state = update(self.learner, self.state, [self.learner.credit(self.state, self.batch)])
 
 
-def rl2_iterations() -> dict[str, RL2Iteration]:
+def trial_iterations() -> dict[str, TrialIteration]:
     """Half-cheetah as metaworld-algorithms, garage and varibad were timed at, and bandits by the thousand."""
     gru = RecurrentPolicy(memory="gru", memory_size=128)
     half_cheetah = replace(HalfCheetahDir.presets["v5"], horizon=HORIZON)
     navi = replace(make("grid_navi", "varibad"), learner=replace(TUNED, anneal_updates=0))
     return {
-        "half-cheetah, 64 trials x 2 x 100": RL2Iteration(
+        "half-cheetah, 64 trials x 2 x 100": TrialIteration(
             half_cheetah, RL2(policy=gru, epochs=10), trials=64, episodes=2
         ),
-        "bandit k5, 1000 trials x 100": RL2Iteration(
+        "the same, recurrent hypernetwork": TrialIteration(
+            half_cheetah,
+            RL2(policy=HyperPolicy(memory="gru", memory_size=128, code_size=25), epochs=10),
+            trials=64,
+            episodes=2,
+        ),
+        "the same, transformer 64, window 128": TrialIteration(
+            half_cheetah, RL2(policy=replace(gru, memory="transformer", memory_size=64)), trials=64, episodes=2
+        ),
+        "bandit k5, 1000 trials x 100": TrialIteration(
             Bandit(arms=5), RL2(policy=replace(gru, memory_size=64), epochs=4, minibatches=8), trials=1000, episodes=100
         ),
-        "VariBAD, GridNavi, 200 trials x 4 x 15": RL2Iteration(
+        "VariBAD, GridNavi, 200 trials x 4 x 15": TrialIteration(
             navi.task, navi.learner, trials=navi.num_tasks, episodes=navi.episodes
         ),
     }
@@ -231,7 +241,7 @@ def main() -> None:
         report(name, [b / r for b, r in zip(seconds["busy"], seconds["resting"], strict=True)], "")
 
     print("\nRL² and VariBAD iterations: median [fastest, slowest turn] seconds")
-    for name, iteration in rl2_iterations().items():
+    for name, iteration in trial_iterations().items():
         seconds = measure({"sampling": iteration.sample, "update": iteration.update})
         median = {part: statistics.median(values) for part, values in seconds.items()}
         total = [a + b for a, b in zip(seconds["sampling"], seconds["update"], strict=True)]

@@ -91,13 +91,13 @@ def adapted(agent: metarl.TrainedAgent) -> tuple[metarl.Trial, World]:
     return trial, world
 
 
-def assert_an_episode_is_played_alike(trial: metarl.Trial, world: World, policy: Policy) -> None:
+def assert_an_episode_is_played_alike(trial: metarl.Trial, world: World, policy: Policy, *, atol: float = 1e-6) -> None:
     """Both take their own greedy actions, both are told the same; the world follows the trial."""
     ended, steps, moved = False, 0, []
     while not ended:
         expected = trial.act(world.obs, greedy=True)
         found = policy.act(world.obs)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
         obs, reward, terminated, truncated = world.step(expected)
         trial.observe(obs, reward, terminated, truncated)
         policy.observe(obs, reward, terminated, truncated)

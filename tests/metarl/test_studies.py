@@ -20,6 +20,7 @@ from rich.console import Console
 from scipy import stats
 
 from metarl import cli
+from metarl.algorithms import learner_name
 from metarl.cli.study import Options, main, run, smoke, tiny
 from metarl.cli.study_progress import StudyProgress
 from metarl.presets import make
@@ -90,13 +91,13 @@ def test_every_file_is_a_study_whose_rows_can_run(name: str) -> None:
 
 
 def row_learner(row: Row) -> str:
-    return {"MAML": "maml", "ProMP": "promp", "RL2": "rl2"}[type(row.experiment.learner).__name__]
+    return learner_name(type(row.experiment.learner))
 
 
 def test_the_studies_that_were_asked_for_are_there() -> None:
     metaworld = {"metaworld_ml1", "metaworld_ml10", "metaworld_ml10_ablations", "metaworld_ml45"}
     rl2 = {"rl2_bandits", "rl2_tabular_mdps", "rl2_half_cheetah"}
-    assert set(FILES) == {"maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
+    assert set(FILES) == {"field", "maml_icml2017", "promp_estimators", "promp_walkers", *metaworld, *rl2}
 
 
 def test_finn_2017_stands_beside_its_rows_as_published() -> None:

@@ -1,11 +1,14 @@
 """What earlier algorithms earn on the tasks of RL², and what no algorithm can exceed."""
 
+from typing import Any
+
 from torch import Tensor
 
 from metarl.envs.registry import TaskDistribution
 from metarl.reports.references import bandit, grid_navi, mdp
 from metarl.reports.references.choice import Random
 from metarl.reports.references.gittins import bayes_optimal_value
+from metarl.reports.references.half_circle import optimal_return
 from metarl.reports.references.planning import optimal_value
 from metarl.reports.references.search import best_with_knowledge, grid_of, optimal_search
 from metarl.types import Agent
@@ -61,6 +64,9 @@ def bounds(task: TaskDistribution, tasks: Tensor, episodes: int) -> dict[str, fl
         return limits if optimum is None else limits | {"Bayes-optimal": optimum}
     if task.name == "tabular_mdp":
         return {"knows the task": episodes * optimal_value(tasks, task.spec.horizon).mean().item()}
+    if task.name == "half_circle":
+        definition: Any = task
+        return {"knows the task": episodes * optimal_return(definition, tasks).mean().item()}
     if task.name == "grid_navi":
         grid, search = grid_of(task), optimal_search(grid_of(task), episodes)
         limits = {"knows the task": float(best_with_knowledge(grid, tasks.double().cpu().numpy(), episodes).mean())}

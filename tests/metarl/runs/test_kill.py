@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_flatten
 
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
+from metarl.algorithms.pearl import PEARL
 from metarl.algorithms.promp import ProMP
 from metarl.algorithms.reptile import Reptile
 from metarl.algorithms.rl2 import RL2
@@ -55,11 +56,22 @@ BASE = Experiment(
     eval_tasks=2,
     num_threads=1,
 )
+OFF_POLICY = PEARL(
+    hidden_sizes=(8,),
+    encoder_sizes=(8,),
+    num_slots=4,  # fewer than tasks of the run
+    capacity=40,
+    context_size=4,
+    gradient_steps=2,
+    meta_batch=2,
+    batch_size=4,
+)
 LEARNERS = {
     "maml": BASE,
     "promp": replace(BASE, learner=ProMP(), validation_interval=1, validation_tasks=2, checkpoint_interval=2),
     "reptile": replace(BASE, learner=Reptile()),
     "es_maml": replace(BASE, learner=ESMAML(pairs=1)),
+    "pearl": replace(BASE, learner=OFF_POLICY),
     "rl2": replace(BASE, learner=RL2(policy=RecurrentPolicy(memory_size=4), epochs=1), num_envs=1),
     "varibad": replace(
         BASE,
