@@ -132,7 +132,8 @@ class VariBAD(MemoryLearner):
         belief = self.belief.init(spec, generator)
         nothing = torch.zeros(0, 2, device=generator.device)
         replay = empty_trials(spec, max(1, self.elbo.replay_episodes), self.belief.decode_task, generator.device)
-        return VariBADState(meta | value, belief, {}, {}, nothing, replay, 0)
+        meta = learned(meta) | value | meta  # the statistics behind what has moments
+        return VariBADState(meta, belief, {}, {}, nothing, replay, 0)
 
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
         return VariBADActor(state.meta, state.belief, None)

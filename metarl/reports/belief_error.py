@@ -10,7 +10,7 @@ from metarl.reports.references.search import Grid
 from metarl.types import Params, TrajectoryBatch
 
 
-def exact_belief(grid: Grid, batch: TrajectoryBatch) -> Float[Tensor, "trial time+1 goal"]:
+def exact_belief(grid: Grid, batch: TrajectoryBatch) -> Float[Tensor, "trial moment goal"]:
     """The posterior over goals before the first and after each step of trials: uniform over those not ruled out."""
     goals = batch.reward.new_tensor(grid.goals)
     possible = consistent(goals, batch.next_obs, batch.reward).flatten(0, 1).long().cumprod(1).to(batch.reward)
@@ -21,7 +21,7 @@ def exact_belief(grid: Grid, batch: TrajectoryBatch) -> Float[Tensor, "trial tim
 @torch.no_grad()
 def decoded_belief(
     model: BeliefModel, params: Params, grid: Grid, batch: TrajectoryBatch, generator: torch.Generator, draws: int = 32
-) -> Float[Tensor, "trial time+1 goal"]:
+) -> Float[Tensor, "trial moment goal"]:
     """The same as the reward decoder says it, of as many draws of the latent: the probability that a cell pays, over
     the sum of that over all goals."""
     steps = Transitions(*(getattr(batch, name).flatten(0, 1) for name in Transitions._fields))
@@ -32,12 +32,12 @@ def decoded_belief(
 
 
 def total_variation(
-    one: Float[Tensor, "trial time goal"], other: Float[Tensor, "trial time goal"]
-) -> Float[Tensor, "trial time"]:
+    one: Float[Tensor, "trial moment goal"], other: Float[Tensor, "trial moment goal"]
+) -> Float[Tensor, "trial moment"]:
     """Half the sum of absolute differences: 0 of equal distributions, 1 of such that have no goal in common."""
     return 0.5 * (one - other).abs().sum(-1)
 
 
-def found_by(grid: Grid, batch: TrajectoryBatch) -> Bool[Tensor, "trial time+1"]:
+def found_by(grid: Grid, batch: TrajectoryBatch) -> Bool[Tensor, "trial moment"]:
     """Whether one goal alone is possible."""
     return exact_belief(grid, batch).amax(-1) == 1

@@ -137,7 +137,9 @@ def test_gradients_are_finite_differences(drawing: dict[str, int]):
             moved = x.clone()
             moved.view(-1)[place] += sign * 1e-5
             values.append(total(negative_elbo(MODEL, params | {name: moved}, data, seeded(3), **drawing)))
-        assert slope.reshape(-1)[place].item() == pytest.approx((values[0] - values[1]).item() / 2e-5, rel=1e-4, abs=1e-6)
+        assert slope.reshape(-1)[place].item() == pytest.approx(
+            (values[0] - values[1]).item() / 2e-5, rel=1e-4, abs=1e-6
+        )
 
 
 def test_what_is_drawn_estimates_what_is_summed():
