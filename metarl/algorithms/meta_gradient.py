@@ -16,7 +16,8 @@ from metarl.algorithms.gradient import GradientLearner, Loss, adapt
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require
 from metarl.losses.advantages import center
-from metarl.losses.policy_gradient import log_likelihood_loss, mean_kl, mean_over
+from metarl.losses.curvature import fisher_product
+from metarl.losses.policy_gradient import Computed, log_likelihood_loss, mean_over
 from metarl.types import Description, Params, TrajectoryBatch
 
 LEARNED_RATE = "inner_lr."  # prefix of the learned step sizes among the meta-parameters
@@ -100,7 +101,7 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def loss_of_tasks(problem: "MAMLProblem", meta: Params, chunk: list[TrajectoryBatch], loss: Loss) -> Float[Tensor, ""]:
     """The meta-loss, summed over the tasks of a chunk."""
-    return vmap(lambda batches: problem.loss_and_phi(meta, batches, loss)[0])(chunk).sum()
+    return vmap(lambda batches: problem.loss_and_dist(meta, batches, loss)[0])(chunk).sum()
 
 
 class MAMLProblem:
@@ -131,8 +132,8 @@ class MAMLProblem:
 
     def evaluate(self, meta: Params, loss: Loss) -> tuple[float, float]:
         def loss_and_kl(batches: list[TrajectoryBatch]) -> Float[Tensor, " 2"]:
-            value, phi = self.loss_and_phi(meta, batches, loss)
-            return torch.stack([value, mean_kl(self._learner.policy, phi, batches[-1])])
+            value, dist = self.loss_and_dist(meta, batches, loss)
+            return torch.stack([value, mean_over(batches[-1].dist.kl(dist), batches[-1].valid)])
 
         loss_value, kl = self.mean_over_tasks(loss_and_kl).tolist()
         return loss_value, kl
@@ -143,41 +144,35 @@ class MAMLProblem:
         return ranks.total(own) / self._all_tasks
 
     def curvature(self, meta: Params, num_samples: int) -> Callable[[Params], Params]:
-        """The graph of the KL's gradient is built once; each product is one backward pass through it.
-
-        The KL is taken from the subsample's own adapted policies, so that its gradient is zero at ``meta`` and its
+        """The KL is taken from the subsample's own adapted policies, so that its gradient is zero at ``meta`` and its
         Hessian is the Fisher matrix carried through the adaptation, hence positive semidefinite.
         """
         batches, share = self._subsample(num_samples)
         if share == 0:  # other ranks have the whole subsample
             return lambda v: ranks.total_params({name: torch.zeros_like(value) for name, value in meta.items()})
         leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
-        parameters = list(leaves.values())
-        kl = vmap(lambda batches: self._self_kl(leaves, batches))(batches).mean()
-        gradient = torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True)
+
+        def adapted_dist(batches: list[TrajectoryBatch]) -> Any:
+            return self._learner.policy(self._learner.adapted(leaves, batches[:-1]), batches[-1].obs)
+
+        of_list = fisher_product(vmap(adapted_dist)(batches), batches[-1].valid, list(leaves.values()))
 
         def product(v: Params) -> Params:
-            along = torch.stack([(g * v[name]).sum() for name, g in zip(leaves, gradient, strict=True)]).sum()
-            image = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
+            image = of_list([v[name] for name in leaves])
             image = image if share == 1 else tuple(piece * share for piece in image)
             return ranks.total_params(dict(zip(leaves, image, strict=True)))
 
         return product
 
-    def loss_and_phi(
-        self, meta: Params, batches: list[TrajectoryBatch], loss: Loss
-    ) -> tuple[Float[Tensor, ""], Params]:
-        """Of one task: the loss of its adapted policy and of the policies that sampled before; and the adapted one."""
+    def loss_and_dist(self, meta: Params, batches: list[TrajectoryBatch], loss: Loss) -> tuple[Float[Tensor, ""], Any]:
+        """Of one task: the loss of its adapted policy and of the policies that sampled before; and the distribution
+        of the adapted one's actions."""
         *before, phi = self._learner.path(meta, batches[:-1])
-        value = loss(self._learner.policy, phi, batches[-1])
+        dist = self._learner.policy(phi, batches[-1].obs)
+        value = loss(Computed(dist), phi, batches[-1])
         if self._sampling_loss is not None:
             value = value + self._sampling_loss(before, batches[:-1])
-        return value, phi
-
-    def _self_kl(self, meta: Params, batches: list[TrajectoryBatch]) -> Float[Tensor, ""]:
-        phi, post = self._learner.adapted(meta, batches[:-1]), batches[-1]
-        dist: Any = self._learner.policy(phi, post.obs)
-        return mean_over(tree_map(Tensor.detach, dist).kl(dist), post.valid)
+        return value, dist
 
     def _chunks(self) -> Iterator[list[TrajectoryBatch]]:
         samples_per_task = sum(batch.reward[0].numel() for batch in self._batches)

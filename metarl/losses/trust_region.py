@@ -14,12 +14,16 @@ def conjugate_gradient(
 ) -> Vector:
     """Solves A x = b for a symmetric positive definite A given by v -> A v (Nocedal & Wright 2006, algorithm 5.2).
 
+    Every residual is made orthogonal to those before it again (Saad 2003, section 6.3): in exact arithmetic it is, but
+    rounding of the products grows from one iteration to the next (``experiments/trpo_rounding.py``).
+
     Stops early when |r|² < ``tolerance`` |b|², or along a direction without positive curvature, where rounding has
     eaten the answer.
     """
     x, residual = torch.zeros_like(b), b.clone()
     direction, residual_norm = b.clone(), b.dot(b)
     enough = tolerance * residual_norm
+    units: list[Vector] = []
     for _ in range(iterations):
         if residual_norm <= enough:
             break
@@ -29,11 +33,19 @@ def conjugate_gradient(
             break
         step = residual_norm / curvature
         x = x + step * direction
-        residual = residual - step * image
+        units.append(residual / residual_norm.sqrt())
+        residual = orthogonal(residual - step * image, torch.stack(units))
         new_norm = residual.dot(residual)
         direction = residual + (new_norm / residual_norm) * direction
         residual_norm = new_norm
     return x
+
+
+def orthogonal(v: Vector, units: Float[Tensor, "k n"]) -> Vector:
+    """``v`` without its parts along orthonormal vectors; a second pass takes what rounding left of the first."""
+    for _ in range(2):
+        v = v - (units @ v) @ units
+    return v
 
 
 def backtrack(

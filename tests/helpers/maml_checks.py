@@ -1,17 +1,18 @@
 """Meta-batches of MAML that its tests share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
+from metarl.algorithms.gradient import of_each
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.envs.api import EnvSpec
 from metarl.losses.optim import flatten, unflatten
 from metarl.losses.policy_gradient import ratio_loss
-from metarl.networks.distributions import DiagGaussian
-from metarl.networks.mlp import GaussianMLP
+from metarl.networks.mlp import MLP, CategoricalMLP, GaussianMLP
 from metarl.types import Params, TrajectoryBatch
 
 SPEC = EnvSpec(obs_dim=2, action_dim=2, horizon=5, terminates=False, has_success=False)
@@ -24,15 +25,14 @@ def double(params: Params) -> Params:
 
 
 def random_batch(
-    policy: GaussianMLP, actor: Params, generator: torch.Generator, *, num_envs: int = NUM_ENVS
+    policy: MLP, actor: Params, generator: torch.Generator, *, num_envs: int = NUM_ENVS
 ) -> TrajectoryBatch:
     """What the tasks' policies ``actor`` [task ...] could have met, with random credit; the last world
     idles in its last two steps.
     """
-    shape = (len(actor["log_std"]), num_envs, NUM_STEPS)
+    shape = (len(actor["bias_0"]), num_envs, NUM_STEPS)
     obs = torch.randn(*shape, SPEC.obs_dim, generator=generator, dtype=torch.float64)
-    mean, log_std = vmap(policy)(actor, obs)
-    dist = DiagGaussian(mean, log_std.unsqueeze(1).expand_as(mean))
+    dist = vmap(lambda params, obs: of_each(policy(params, obs), obs))(actor, obs)
     action = dist.sample(generator)
     valid = torch.ones(shape, dtype=torch.bool)
     valid[:, -1, -2:] = False
@@ -58,7 +58,7 @@ def random_batch(
 def meta_batch(learner: MAML, *, seed: int = 0, num_tasks: int = NUM_TASKS, num_envs: int = NUM_ENVS):
     """Meta-parameters in float64, and the batches of every inner step and of the adapted policies."""
     generator = torch.Generator().manual_seed(seed)
-    state = learner.init(SPEC, generator)
+    state = learner.init(replace(SPEC, discrete=isinstance(learner.policy, CategoricalMLP)), generator)
     meta = double(state.meta)
     for name in meta:  # biases and log_std away from zero, rates apart from each other
         meta[name] = meta[name] + 0.05 * torch.rand(meta[name].shape, generator=generator, dtype=torch.float64)

@@ -349,7 +349,7 @@ def sampled_gradients(
         problem = MAMLProblem(learner, [pre, post], learner.sampling_loss)
 
     def one_task(batches: list[TrajectoryBatch]) -> Tensor:
-        return grad(lambda theta: problem.loss_and_phi(weights(theta), batches, ratio_loss)[0])(THETA).flatten()
+        return grad(lambda theta: problem.loss_and_dist(weights(theta), batches, ratio_loss)[0])(THETA).flatten()
 
     return -vmap(one_task)([pre, post])
 

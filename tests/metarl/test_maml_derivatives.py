@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from earlier import EarlierProblem
 from maml_checks import (
     LEARNERS,
     NUM_ENVS,
@@ -26,7 +27,7 @@ from metarl.algorithms.meta_gradient import MAMLProblem
 from metarl.losses.optim import flatten, unflatten
 from metarl.losses.policy_gradient import clipped_ratio_loss, mean_kl, ratio_loss
 from metarl.networks.distributions import DiagGaussian
-from metarl.networks.mlp import GaussianMLP
+from metarl.networks.mlp import CategoricalMLP, GaussianMLP
 from metarl.types import Params, TrajectoryBatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -159,6 +160,31 @@ def test_the_curvature_is_the_explicit_hessian_of_the_kl(options: dict):
     torch.testing.assert_close(matrix, hessian, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(matrix, matrix.mT, rtol=1e-8, atol=1e-12)
     assert torch.linalg.eigvalsh(matrix).min() > -1e-12  # v^T H v >= 0
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        MAML(policy=GaussianMLP((3,), "tanh"), inner_lr=0.2, estimator=estimator, adapt_steps=steps)
+        for estimator in ("maml", "fomaml", "emaml", "dice", "lvc")
+        for steps in (1, 2)
+    ]
+    + [
+        MAML(policy=GaussianMLP((3,), "tanh"), learn_inner_lr=True, adapt_steps=2),
+        MAML(policy=GaussianMLP((3,), "tanh", context_size=2), learn_inner_lr=True, adapt_steps=2),
+        MAML(policy=GaussianMLP((3,), "relu", normalize_obs=True), inner_lr=0.2),
+        MAML(policy=GaussianMLP((3,), "tanh", min_std=1.0)),  # the deviation is clamped
+        MAML(policy=CategoricalMLP((3,), "tanh"), inner_lr=0.2, estimator="lvc"),
+    ],
+    ids=str,
+)
+def test_the_curvature_is_the_derivative_of_the_gradient_of_the_kl(learner: MAML):
+    meta, batches = meta_batch(learner)
+    product, expected = (kind(learner, batches).curvature(meta, 10**9) for kind in (MAMLProblem, EarlierProblem))
+    generator = torch.Generator().manual_seed(1)
+    v = {name: torch.randn(x.shape, generator=generator, dtype=torch.float64) for name, x in meta.items()}
+    torch.testing.assert_close(flatten(product(v)), flatten(expected(v)), rtol=1e-10, atol=1e-12)
+    assert flatten(product(v)).norm() > 1e-3
 
 
 def test_the_curvature_of_adapted_policies_differs_from_that_of_the_meta_parameters():
