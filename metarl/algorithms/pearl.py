@@ -140,6 +140,10 @@ class PEARL(SoftLearner):
     def explorer(self, state: PEARLState, num_tasks: int, generator: torch.Generator) -> PEARLActor:
         return self.actor(state, num_tasks)
 
+    def beginning(self, actor: PEARLActor, previous: Previous) -> tuple[PEARLActor, Previous]:
+        """For an exported policy, which draws nothing: in every episode z is the posterior's mean."""
+        return actor._replace(latent=actor.posterior.mean.unsqueeze(1)), previous
+
     @torch.no_grad()
     def act(
         self, actor: PEARLActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator

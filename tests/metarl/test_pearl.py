@@ -16,6 +16,7 @@ import metarl
 from metarl.algorithms import task_replay
 from metarl.algorithms.pearl import PEARLState, Posterior
 from metarl.algorithms.task_replay import Transition
+from metarl.deploy.export import step_of
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
@@ -131,6 +132,16 @@ def test_every_episode_draws_a_task_and_keeps_it():
     assert acting.latent is not None
     torch.testing.assert_close(acting.latent.mean(1), adapted.posterior.mean, rtol=0, atol=0.1)
     torch.testing.assert_close(acting.latent.std(1), adapted.posterior.variance.sqrt(), rtol=0.1, atol=0)
+
+
+def test_an_exported_policy_acts_by_the_mean_of_the_posterior():
+    state = SMALL.init(SPEC, seeded())
+    agent = metarl.TrainedAgent(SMALL, state, HALF_CIRCLE, "cpu", "untrained")
+    actor = SMALL.adapt(state, SMALL.actor(state, 1), experience([5.0]))
+    step = step_of(agent, actor, None)
+    obs = torch.tensor([[0.3, -0.2]])
+    expected = SMALL.networks.policy(state.meta, torch.cat([obs, actor.posterior.mean], dim=1)).mode()
+    torch.testing.assert_close(step(**(step.first | {"obs": obs}))["action"], expected)
 
 
 # --- the update
