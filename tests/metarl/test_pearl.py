@@ -136,7 +136,7 @@ def test_every_episode_draws_a_task_and_keeps_it():
 
 def test_an_exported_policy_acts_by_the_mean_of_the_posterior():
     state = SMALL.init(SPEC, seeded())
-    agent = metarl.TrainedAgent(SMALL, state, HALF_CIRCLE, "cpu", "untrained")
+    agent = metarl.TrainedAgent(SMALL, state, HALF_CIRCLE, "cpu", {})
     actor = SMALL.adapt(state, SMALL.actor(state, 1), experience([5.0]))
     step = step_of(agent, actor, None)
     obs = torch.tensor([[0.3, -0.2]])
