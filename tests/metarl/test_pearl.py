@@ -223,6 +223,9 @@ def test_without_adaptation_it_is_soft_actor_critic_without_a_latent_variable():
     actor = alone.adapt(state, alone.actor(state, 2), brought().batches[0])
     action, _, _ = alone.act(actor, torch.zeros(2, 3, 2), nothing_before(torch.zeros(2, 3, 2), 2), seeded())
     assert action.shape == (2, 3, 2)
+    adapting = SMALL.adapt(state, SMALL.actor(state, 2), brought().batches[0])  # as tables of results compare them
+    same, _, _ = SMALL.act(adapting, torch.zeros(2, 3, 2), nothing_before(torch.zeros(2, 3, 2), 2), seeded())
+    assert torch.equal(same, action)
     assert alone.describe().name == "SAC on all tasks"
     with pytest.raises(BadField, match="adapt_steps is 1"):
         replace(SMALL, latent_size=0)
