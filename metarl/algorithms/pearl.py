@@ -132,7 +132,7 @@ class PEARL(SoftLearner):
         return PEARLState(meta, {}, slow, replay, slots, 0)
 
     def actor(self, state: PEARLState, num_tasks: int) -> PEARLActor:
-        """What acts before any experience of the task: the posterior is the prior, of no numbers where the networks were
+        """What acts before any experience of the task: the posterior is the prior, of no numbers where networks were
         trained without z (the comparison without adaptation)."""
         like = next(iter(state.meta.values()))
         nothing = like.new_zeros(num_tasks, self.latent_size if "encoder/weight_0" in state.meta else 0)
