@@ -23,7 +23,7 @@ def test_presets_are_python_found_by_task_and_learner() -> None:
     assert found["tuned"] == replace(DIR_MAML["tuned"], preset="tuned")
     assert presets.find("half_cheetah_dir", "es_maml") == {}
     assert presets.find("nowhere", "maml") == {}
-    assert presets.learners("half_cheetah_dir") == ["maml", "promp", "rl2"]
+    assert presets.learners("half_cheetah_dir") == ["maml", "promp", "rl2", "pearl"]
 
 
 def test_every_preset_knows_its_name_and_task_and_runs_are_its_own() -> None:
