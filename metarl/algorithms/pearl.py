@@ -132,23 +132,29 @@ class PEARL(SoftLearner):
         return PEARLState(meta, {}, slow, replay, slots, 0)
 
     def actor(self, state: PEARLState, num_tasks: int) -> PEARLActor:
-        """What acts before any experience of the task: the posterior is the prior."""
+        """What acts before any experience of the task: the posterior is the prior, of no numbers where networks were
+        trained without z (the comparison without adaptation)."""
         like = next(iter(state.meta.values()))
-        nothing = like.new_zeros(num_tasks, self.latent_size)
+        nothing = like.new_zeros(num_tasks, self.latent_size if "encoder/weight_0" in state.meta else 0)
         return PEARLActor(state.meta, Posterior(nothing, nothing), None)
 
     def explorer(self, state: PEARLState, num_tasks: int, generator: torch.Generator) -> PEARLActor:
         return self.actor(state, num_tasks)
+
+    def beginning(self, actor: PEARLActor, previous: Previous) -> tuple[PEARLActor, Previous]:
+        """For an exported policy, which draws nothing: in every episode z is the posterior's mean."""
+        return actor._replace(latent=actor.posterior.mean.unsqueeze(1)), previous
 
     @torch.no_grad()
     def act(
         self, actor: PEARLActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], TanhGaussian, PEARLActor]:
         """Of a policy that sees z, which every episode draws anew."""
-        if not self.latent_size:
+        latent_size = actor.posterior.mean.shape[1]
+        if not latent_size:
             dist = self.networks.policy(actor.params, obs)
             return dist.sample(generator), dist, actor
-        noise = torch.randn(*obs.shape[:2], self.latent_size, generator=generator, device=obs.device)
+        noise = torch.randn(*obs.shape[:2], latent_size, generator=generator, device=obs.device)
         latent = actor.posterior.mean.unsqueeze(1) + actor.posterior.variance.sqrt().unsqueeze(1) * noise
         if actor.latent is not None and actor.latent.shape == latent.shape:
             begins = (previous.terminated | previous.truncated).unsqueeze(-1)
@@ -163,7 +169,7 @@ class PEARL(SoftLearner):
     @torch.no_grad()
     def adapt(self, state: PEARLState, actor: PEARLActor, batch: TrajectoryBatch, *, scale: float = 1.0) -> PEARLActor:
         """The posterior with the factors of all valid transitions multiplied in, each to the power ``scale``."""
-        if not self.latent_size:
+        if not actor.posterior.mean.shape[1]:
             return actor
         context = Transition(*(x.flatten(1, 2) for x in task_replay.transitions(batch)))
         new = self.infer(state.meta, context, scale * batch.valid.flatten(1))

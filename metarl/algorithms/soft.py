@@ -17,6 +17,7 @@ from metarl.losses.sac import SoftNetworks, Transitions, bootstrapped, critic_lo
 from metarl.networks.mlp import require_layers
 from metarl.types import Metrics, Params
 
+MOST_TRANSITIONS = 2**26  # of all tasks; with 20 numbers of an observation they take 13 GB
 LOG_TEMPERATURE = "log_temperature"
 Terms = dict[str, Tensor]
 """What a loss consists of, and what else is recorded, by name."""
@@ -67,6 +68,11 @@ class SoftLearner:
         require_numbers(self)
         require_layers("hidden_sizes", self.hidden_sizes)
         require(self, "num_slots", "capacity", "gradient_steps", "meta_batch", "batch_size", at_least=1)
+        if self.num_slots * self.capacity > MOST_TRANSITIONS:
+            raise BadField(
+                f"num_slots is {self.num_slots} and capacity is {self.capacity}: use a product of at most "
+                f"{MOST_TRANSITIONS}"
+            )
         require(self, "warmup_steps", at_least=0, at_most=self.num_slots * self.capacity)
         require(self, "learning_rate", "reward_scale", above=0)
         require(self, "target_rate", above=0, at_most=1)

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from metarl.adapted import Learned
 from metarl.algorithms.memory import MemoryLearner
+from metarl.algorithms.pearl import PEARL
 from metarl.deploy.interface import interface
 from metarl.deploy.step import NEXT, PREVIOUS, OneStep, trace
 from metarl.envs.fields import BadField
@@ -59,7 +60,7 @@ def step_of(agent: Learned, actor: Actor, previous: Previous | None) -> OneStep:
     actor, previous = tree_map_only(Tensor, lambda x: x.detach().cpu(), (actor, previous))
     if previous is None:
         previous = nothing_before(torch.zeros(1, 1, agent.task.spec.obs_dim), agent.task.spec.action_dim)
-    if isinstance(agent.learner, MemoryLearner):
+    if isinstance(agent.learner, MemoryLearner | PEARL):
         actor, previous = agent.learner.beginning(actor, previous)
     return OneStep(agent.learner, agent.task.spec, actor, previous)
 

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map, tree_unflatten
 
 from metarl.envs.api import EnvSpec
+from metarl.networks.distributions import TanhGaussian
 from metarl.seeds import stream
 from metarl.types import Actor, Agent, Previous
 
@@ -108,6 +109,8 @@ def actions(dist: Any, *, discrete: bool) -> dict[str, Tensor]:
     if discrete:
         known = {"log_probs": dist.log_probs} if hasattr(dist, "log_probs") else {}
         return {"action": mode.argmax(-1)} | known
+    if isinstance(dist, TanhGaussian):  # its deviation is that of what goes through the tanh
+        return {"action": mode, "mean": mode}
     known = {"std": dist.log_std.exp().expand_as(mode).clone()} if hasattr(dist, "log_std") else {}
     return {"action": mode.clamp(-1.0, 1.0), "mean": mode} | known
 

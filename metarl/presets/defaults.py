@@ -1,15 +1,18 @@
 """What an experiment starts from where nobody has published or tuned one: it trains, and says so by its name."""
 
+from dataclasses import replace
 from typing import Any
 
 from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.gradient import GradientLearner
+from metarl.algorithms.pearl import PEARL
 from metarl.algorithms.rl2 import RL2
 from metarl.algorithms.varibad import VariBAD
 from metarl.envs.registry import TaskDistribution
 from metarl.fewshot import FewShotTasks
 from metarl.losses.elbo import ELBO
 from metarl.networks.recurrent import RecurrentPolicy
+from metarl.presets.pearls import SMALL
 from metarl.runs.experiment import Experiment
 from metarl.runs.supervised import FewShotExperiment
 
@@ -34,6 +37,12 @@ def default(task: TaskDistribution, learner: type[Any]) -> Experiment:
         drawn = learner(elbo=elbo, epochs=8, clip=0.2)
         return Experiment(
             task=task, learner=drawn, preset="default", num_tasks=80, num_envs=1, episodes=episodes, eval_tasks=tests
+        )
+    if issubclass(learner, PEARL):
+        brought = 8 * 4 * task.horizon  # to one slot, where all tasks of a meta-batch are the same
+        pearl = replace(SMALL, num_slots=50, capacity=brought, warmup_steps=brought)
+        return Experiment(
+            task=task, learner=pearl, preset="default", num_tasks=8, num_envs=2, episodes=2, eval_tasks=tests
         )
     if issubclass(learner, ESMAML):
         return Experiment(task=task, learner=learner(pairs=10), preset="default", num_tasks=20, eval_tasks=tests)

@@ -16,6 +16,7 @@ import metarl
 from metarl.algorithms import task_replay
 from metarl.algorithms.pearl import PEARLState, Posterior
 from metarl.algorithms.task_replay import Transition
+from metarl.deploy.export import step_of
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
@@ -133,6 +134,16 @@ def test_every_episode_draws_a_task_and_keeps_it():
     torch.testing.assert_close(acting.latent.std(1), adapted.posterior.variance.sqrt(), rtol=0.1, atol=0)
 
 
+def test_an_exported_policy_acts_by_the_mean_of_the_posterior():
+    state = SMALL.init(SPEC, seeded())
+    agent = metarl.TrainedAgent(SMALL, state, HALF_CIRCLE, "cpu", {})
+    actor = SMALL.adapt(state, SMALL.actor(state, 1), experience([5.0]))
+    step = step_of(agent, actor, None)
+    obs = torch.tensor([[0.3, -0.2]])
+    expected = SMALL.networks.policy(state.meta, torch.cat([obs, actor.posterior.mean], dim=1)).mode()
+    torch.testing.assert_close(step(**(step.first | {"obs": obs}))["action"], expected)
+
+
 # --- the update
 
 
@@ -212,6 +223,9 @@ def test_without_adaptation_it_is_soft_actor_critic_without_a_latent_variable():
     actor = alone.adapt(state, alone.actor(state, 2), brought().batches[0])
     action, _, _ = alone.act(actor, torch.zeros(2, 3, 2), nothing_before(torch.zeros(2, 3, 2), 2), seeded())
     assert action.shape == (2, 3, 2)
+    adapting = SMALL.adapt(state, SMALL.actor(state, 2), brought().batches[0])  # as tables of results compare them
+    same, _, _ = SMALL.act(adapting, torch.zeros(2, 3, 2), nothing_before(torch.zeros(2, 3, 2), 2), seeded())
+    assert torch.equal(same, action)
     assert alone.describe().name == "SAC on all tasks"
     with pytest.raises(BadField, match="adapt_steps is 1"):
         replace(SMALL, latent_size=0)

@@ -56,8 +56,8 @@ def test_a_search_earns_less_than_knowing_and_finds_more_from_episode_to_episode
     """VariBAD's hundred steps see the whole arc in one episode; PEARL's twenty do not."""
     goals = on_circle(torch.linspace(0, math.pi, 91, dtype=torch.float64))
     known = optimal_return(PEARL, goals).mean().item()
-    one, two, three = (search_return(PEARL, episodes) for episodes in (1, 2, 3))
+    one, two = search_return(PEARL, 1), search_return(PEARL, 2)
     assert 0.2 * known < one < 0.6 * known
-    assert one < two - one < three - two < known
+    assert one < two - one < known
     long = search_return(VARIBAD, 1)
     assert 0.7 < long / optimal_return(VARIBAD, goals).mean().item() < 0.95

@@ -76,7 +76,7 @@ def searched(
     task: HalfCircle, path: Float[Tensor, "steps 2"], goal: Float[Tensor, "goal 2"]
 ) -> tuple[Bool[Tensor, " goal"], Float[Tensor, " goal"]]:
     """Which goals a path comes near, and the return of leaving it for the goal at the first paid step."""
-    rewards = paid(task, path, goal.unsqueeze(1))
+    rewards = paid(task, path.expand(len(goal), -1, -1), goal.unsqueeze(1))
     found = rewards > 0
     first = found.int().argmax(1)
     then = knowing(task, goal, path[first], task.horizon)  # as many steps; those past the end do not count

@@ -187,7 +187,9 @@ def nursery() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "pearl" else []) for name in LEARNERS]
+)
 def test_killed_runs_end_with_the_bits_of_an_undisturbed_one(
     name: str, tmp_path: Path, nursery: ProcessPoolExecutor
 ) -> None:
