@@ -30,7 +30,7 @@ from metarl import ranks
 from metarl.algorithms import task_replay
 from metarl.algorithms.soft import SoftLearner, Terms
 from metarl.algorithms.task_replay import Slots, Transition
-from metarl.envs.api import EnvSpec
+from metarl.envs.api import EnvSpec, drawn
 from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState
 from metarl.networks.dense import dense, dense_params
@@ -154,7 +154,7 @@ class PEARL(SoftLearner):
         if not latent_size:
             dist = self.networks.policy(actor.params, obs)
             return dist.sample(generator), dist, actor
-        noise = torch.randn(*obs.shape[:2], latent_size, generator=generator, device=obs.device)
+        noise = drawn(torch.randn, (*obs.shape[:2], latent_size), generator)
         latent = actor.posterior.mean.unsqueeze(1) + actor.posterior.variance.sqrt().unsqueeze(1) * noise
         if actor.latent is not None and actor.latent.shape == latent.shape:
             begins = (previous.terminated | previous.truncated).unsqueeze(-1)
