@@ -112,7 +112,7 @@ def test_fault_31_a_task_that_is_accepted_plays(task: Any) -> None:
 
 @pytest.mark.parametrize("learner", [cls() for cls in ALGORITHMS.values()], ids=lambda learner: type(learner).__name__)
 def test_fault_31_a_learner_that_is_accepted_begins(learner: Any) -> None:
-    policies = [(learner.policy, name) for _, name in numbers(learner.policy)]
+    policies = list(numbers(learner.policy)) if hasattr(learner, "policy") else []
     for value in EXTREMES:
         variants = [changed(*pair, value) for pair in numbers(learner)]
         for pair in policies:
