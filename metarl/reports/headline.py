@@ -19,7 +19,7 @@ def headline(plan: Plan, results: dict[str, MetaTest], *, has_success: bool) -> 
     if plan.scales:
         last = len(values) - 1
         counts = [NUMBERS[k] if k < len(NUMBERS) else str(k) for k in range(last + 1)]
-        after = f"{values[1]} after one gradient step"
+        after = f"{values[1]} after one inner step"
         further = f", {values[last]} after {counts[last]}" if last > 1 else ""
         return f"held-out: {what} {values[0]} before, {after}{further}"
     if plan.trial == 1:
