@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import pad
 from torch.utils._pytree import tree_map
 
 from metarl import Experiment, envs, presets, ranks, register
@@ -27,19 +27,18 @@ from metarl.algorithms.trial_replay import empty_trials, episodes_of, some_trial
 from metarl.envs import EnvSpec
 from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns
-from metarl.losses.elbo import Trials
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
-from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
+from metarl.losses.return_scale import follow, mean_and_std, scale_of_all
 from metarl.losses.trials import goes_on, normalized, trial_advantages, trial_loss
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.mlp import MLP
 from metarl.networks.recurrent import ActorCritic
+from metarl.networks.reward_model import RewardModel
 from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
 
 RATE = 0.1  # weight of a new batch in running statistics
-MOST_EVIDENCE = 3.0  # that a single step can be against a candidate, in nats
 PIECE = 100  # steps whose rewards are predicted at once, of all worlds and candidates
 
 
@@ -49,8 +48,7 @@ class RewardBeliefState(NamedTuple):
     model: Params
     """Weights of the reward model."""
     known: Params
-    """What is followed and not learned: ``box`` [2, hidden], the least and the largest task parameters so far; means
-    and deviations of the model's inputs and of rewards; ``error``, the model's root mean square."""
+    """What it follows and does not learn."""
     optimizer: OptimizerState
     model_optimizer: OptimizerState
     return_scale: Float[Tensor, "time 2"]
@@ -74,6 +72,11 @@ class RewardBeliefActor(NamedTuple):
     """None before the first step of a trial."""
 
 
+def seen_of(obs: Tensor, action: Tensor, next_obs: Tensor, first: Tensor) -> Tensor:
+    """What the reward model sees of a step, besides the task."""
+    return torch.cat([obs, action.clamp(-1, 1), next_obs, first], dim=-1)
+
+
 @register
 @dataclass(frozen=True)
 class RewardBelief(MemoryLearner):
@@ -90,7 +93,7 @@ class RewardBelief(MemoryLearner):
     """Standard deviation that rewards are believed to have around their prediction, in root mean square errors of the
     model; above 1, since the errors of consecutive steps are alike."""
     see_belief: bool = True
-    """Whether the policy sees the belief; without it, it is PPO on all tasks jointly."""
+    """Without the belief it is PPO on all tasks jointly."""
     discount: float = 0.95
     """Discount factor gamma, within a trial."""
     gae_lambda: float = 0.8
@@ -128,6 +131,10 @@ class RewardBelief(MemoryLearner):
         require(self, "entropy_bonus", "model_updates", "replay_episodes", at_least=0)
         require(self, "discount", "gae_lambda", at_least=0, at_most=1)
 
+    @property
+    def model(self) -> RewardModel:
+        return RewardModel(len(self.hidden), self.model_size, self.candidates, self.temper)
+
     def describe(self) -> Description:
         return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
@@ -135,8 +142,7 @@ class RewardBelief(MemoryLearner):
         return replace(self, see_belief=False, model_updates=0)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> RewardBeliefState:
-        device = generator.device
-        num_hidden, num_seen = len(self.hidden), 3 * spec.obs_dim + spec.action_dim
+        num_hidden, num_seen, device = len(self.hidden), 3 * spec.obs_dim + spec.action_dim, generator.device
         if not num_hidden:
             raise ValueError("hidden is (): name the task's parameters to be inferred, such as --hidden 4 5")
         num_inputs = spec.obs_dim + 2 * num_hidden
@@ -144,17 +150,8 @@ class RewardBelief(MemoryLearner):
         meta[f"weight_{len(self.policy.hidden_sizes)}"] *= 0.01  # actions are centered at first
         value = init_layers("value", (num_inputs, *self.value_sizes, 1), generator)
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
-        model = init_layers("step", (num_seen, self.model_size), generator)
-        model |= init_layers("task", (num_hidden, self.model_size), generator)
-        model |= init_layers("reward", (self.model_size, self.model_size, 1), generator)
-        unit = torch.tensor([0.0, 1.0], device=device)
-        known = {
-            "box": torch.tensor([[torch.inf], [-torch.inf]], device=device).repeat(1, num_hidden),
-            "inputs": unit.unsqueeze(1).repeat(1, num_seen),
-            "reward": unit,
-            "error": torch.ones((), device=device),
-        }
         replay = empty_trials(spec, max(1, self.replay_episodes), 64, device)  # the task's parameters, padded
+        model, known = self.model.init(num_seen, generator), self.model.nothing_known(num_seen, device)
         return RewardBeliefState(meta | value, model, known, {}, {}, torch.zeros(0, 2, device=device), replay, 0)
 
     def actor(self, state: RewardBeliefState, num_tasks: int) -> RewardBeliefActor:
@@ -175,9 +172,9 @@ class RewardBelief(MemoryLearner):
             memory = Memory(evidence, here, here)
         else:
             action, reward, reached = (x.flatten(0, 1) for x in (previous.action, previous.reward, previous.next_obs))
-            seen = torch.cat([memory.last, action.clamp(-1, 1), reached, memory.first], dim=-1)
-            memory = Memory(memory.evidence + self._evidence(model, known, seen, reward), memory.first, here)
-        features = self._features(known, memory.evidence).unflatten(0, obs.shape[:2])
+            seen = seen_of(memory.last, action, reached, memory.first)
+            memory = Memory(memory.evidence + self.model.evidence(model, known, seen, reward), memory.first, here)
+        features = self.model.features(known, memory.evidence).unflatten(0, obs.shape[:2])
         dist = self._dist(params, self._inputs(obs, features))
         return dist.sample(generator), dist, RewardBeliefActor(params, model, known, memory)
 
@@ -213,9 +210,8 @@ class RewardBelief(MemoryLearner):
                 yield slope_of(loss, terms, leaves, part)
 
         rate = self.learning_rate * remaining
-        moved = descend(
-            state.meta, state.optimizer, ppo, epochs=self.epochs, learning_rate=rate, max_grad_norm=self.max_grad_norm
-        )
+        pace = {"epochs": self.epochs, "learning_rate": rate, "max_grad_norm": self.max_grad_norm}
+        moved = descend(state.meta, state.optimizer, ppo, **pace)
         if moved is None:
             return state, {"train/skipped_updates": 1.0}
         state = state._replace(meta=moved.params, optimizer=moved.optimizer, return_scale=scale)
@@ -232,22 +228,14 @@ class RewardBelief(MemoryLearner):
         batch = tree_map(ranks.gathered, experience.batches[0])
         batch = batch._replace(obs=batch.obs[..., : batch.next_obs.shape[-1]])
         task = ranks.gathered(experience.task)
-        trials, episodes = trials_of(batch, torch.nn.functional.pad(task, (0, 64 - task.shape[1]))), episodes_of(batch)
+        trials, episodes = trials_of(batch, pad(task, (0, 64 - task.shape[1]))), episodes_of(batch)
         if not episodes:
             return state, {}
         replay = with_trials(state.replay, trials, episodes)
-        rate = RATE if state.num_updates else 1.0
-        hidden = task[:, self.hidden].to(batch.reward)
-        seen = self._seen(trials)
-        spread = torch.stack([seen.mean((0, 1)), seen.std((0, 1)).clamp(min=0.05)])
-        known = {
-            "box": torch.stack(
-                [hidden.amin(0).minimum(state.known["box"][0]), hidden.amax(0).maximum(state.known["box"][1])]
-            ),
-            "inputs": state.known["inputs"].lerp(spread, rate),
-            "reward": state.known["reward"].lerp(mean_and_std_of(batch.reward, batch.valid), rate),
-            "error": state.known["error"],
-        }
+        hidden, rate = task[:, self.hidden].to(batch.reward), RATE if state.num_updates else 1.0
+        obs, action, _, next_obs = trials.steps
+        seen = seen_of(obs, action, next_obs, obs[:, :1].expand_as(obs))
+        known = self.model.followed(state.known, hidden, seen, batch.reward, batch.valid, rate)
 
         def squares(leaves: Params) -> Iterator[Slope]:
             some = some_trials(replay, episodes, self.model_trials, generator)
@@ -255,92 +243,37 @@ class RewardBelief(MemoryLearner):
             drawn = torch.randint(len(there), (self.model_steps,), generator=generator, device=generator.device)
             trial, time = there[drawn.to(there.device)].unbind(1)
             steps = tree_map(lambda x: x[trial, time], some.steps)
-            seen = torch.cat([steps.obs, steps.action.clamp(-1, 1), steps.next_obs, some.steps.obs[trial, 0]], dim=-1)
-            relative = self._relative(known, some.task[trial][:, self.hidden])
-            error = self._predicted(leaves, known, seen, relative) - self._standard(known, steps.reward)
-            loss = error.square().mean()
+            seen = seen_of(steps.obs, steps.action, steps.next_obs, some.steps.obs[trial, 0])
+            hidden = some.task[trial][:, self.hidden]
+            loss = self.model.errors(leaves, known, seen, hidden, steps.reward).square().mean()
             pieces = torch.autograd.grad(loss, list(leaves.values()))
             yield Slope(dict(zip(leaves, pieces, strict=True)), {"train/reward_error": loss.sqrt().item()})
 
-        found = descend(
-            state.model,
-            state.model_optimizer,
-            squares,
-            epochs=self.model_updates,
-            learning_rate=learning_rate,
-            max_grad_norm=1.0,
-        )
+        pace = {"epochs": self.model_updates, "learning_rate": learning_rate, "max_grad_norm": 1.0}
+        found = descend(state.model, state.model_optimizer, squares, **pace)
         if found is None:
             return state, {"train/skipped_updates": 1.0}
-        errors = [step["train/reward_error"] for step in found.metrics]
-        known["error"] = torch.tensor(sum(x * x for x in errors) / len(errors), device=replay.device).sqrt()
-        after = state._replace(model=found.params, model_optimizer=found.optimizer, known=known, replay=replay)
-        miss = self._miss(state, experience) if state.num_updates else {}
-        return after, {"train/reward_error": known["error"].item()} | miss
+        errors = torch.tensor([step["train/reward_error"] for step in found.metrics], device=replay.device)
+        known["error"] = errors.square().mean().sqrt()
+        metrics = {"train/reward_error": known["error"].item()} | self._miss(state, experience)
+        return state._replace(model=found.params, model_optimizer=found.optimizer, known=known, replay=replay), metrics
 
     def _miss(self, state: RewardBeliefState, experience: Experience) -> Metrics:
         """How far the belief's mean was from the task, at the last step, in half widths of the candidates' range."""
-        batch = experience.batches[0]
+        if not state.num_updates:
+            return {}
         width = len(self.hidden)
-        mean = batch.obs[:, :, -1, -2 * width : -width]
-        truth = self._relative(state.known, experience.task[:, self.hidden].to(mean)).unsqueeze(1)
+        mean = experience.batches[0].obs[:, :, -1, -2 * width : -width]
+        truth = self.model.relative(state.known, experience.task[:, self.hidden].to(mean)).unsqueeze(1)
         return {"train/belief_miss": (mean - truth).square().mean().sqrt().item()}
-
-    def _seen(self, trials: Trials) -> Float[Tensor, "trial time in"]:
-        obs, action, _, next_obs = trials.steps
-        return torch.cat([obs, action.clamp(-1, 1), next_obs, obs[:, :1].expand_as(obs)], dim=-1)
-
-    def _standard(self, known: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        mean, std = known["reward"]
-        return (reward - mean) / std
-
-    def _relative(self, known: Params, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Task parameters in [-1, 1] of their range."""
-        low, high = known["box"]
-        return 2 * (hidden - low) / (high - low).clamp(min=1e-6) - 1
-
-    def _candidates(self, known: Params) -> Float[Tensor, "candidate hidden"]:
-        """Evenly spread, in [-1, 1]; the same ones always."""
-        sobol = torch.quasirandom.SobolEngine(len(self.hidden), scramble=True, seed=0)
-        return 2 * sobol.draw(self.candidates).to(known["box"]) - 1
-
-    def _predicted(
-        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], task: Float[Tensor, "*batch hidden"]
-    ) -> Float[Tensor, "*batch"]:
-        """Standardized rewards."""
-        mean, std = known["inputs"]
-        return self._joined(model, apply_layers(model, "step", (seen - mean) / std) + apply_layers(model, "task", task))
-
-    def _joined(self, model: Params, first: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch"]:
-        return apply_layers(model, "reward", silu(first), silu).squeeze(-1)
-
-    def _evidence(
-        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], reward: Float[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch candidate"]:
-        """Log-likelihood of the reward under each candidate; none before there is a model."""
-        if not known["box"].isfinite().all():
-            return seen.new_zeros(*reward.shape, self.candidates)
-        mean, std = known["inputs"]
-        step = apply_layers(model, "step", (seen - mean) / std).unsqueeze(-2)
-        predicted = self._joined(model, step + apply_layers(model, "task", self._candidates(known)))
-        error = (self._standard(known, reward).unsqueeze(-1) - predicted) / (self.temper * known["error"])
-        return -(error.square() / 2).clamp(max=MOST_EVIDENCE)
-
-    def _features(self, known: Params, evidence: Float[Tensor, "*batch candidate"]) -> Float[Tensor, "*batch belief"]:
-        """Mean and standard deviation of the belief."""
-        weight, candidates = evidence.softmax(-1), self._candidates(known)
-        mean = weight @ candidates
-        variance = weight @ candidates.square() - mean.square()
-        return torch.cat([mean, variance.clamp(min=0).sqrt()], dim=-1)
 
     def _trial_inputs(self, state: RewardBeliefState, batch: TrajectoryBatch) -> Float[Tensor, "task env time in"]:
         """What the policy saw at each step of whole trials."""
-        first = batch.obs[:, :, :1].expand_as(batch.obs)
-        seen = torch.cat([batch.obs, batch.action.clamp(-1, 1), batch.next_obs, first], dim=-1)
+        seen = seen_of(batch.obs, batch.action, batch.next_obs, batch.obs[:, :, :1].expand_as(batch.obs))
         pieces = zip(seen.split(PIECE, dim=2), batch.reward.split(PIECE, dim=2), strict=True)
-        evidence = torch.cat([self._evidence(state.model, state.known, *piece) for piece in pieces], dim=2)
+        evidence = torch.cat([self.model.evidence(state.model, state.known, *piece) for piece in pieces], dim=2)
         evidence = torch.cat([torch.zeros_like(evidence[:, :, :1]), evidence[:, :, :-1].cumsum(2)], dim=2)
-        return self._inputs(batch.obs, self._features(state.known, evidence))
+        return self._inputs(batch.obs, self.model.features(state.known, evidence))
 
     def _inputs(
         self, obs: Float[Tensor, "*batch obs"], features: Float[Tensor, "*batch belief"]

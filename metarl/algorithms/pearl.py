@@ -14,7 +14,8 @@ The critics' gradient and KL(q || N(0, 1)) train the encoder. As in the authors'
 scaled, and the KL is summed over tasks where other losses are means. Other than there, critics bootstrap from slow
 copies of themselves in place of a value network; one step of Adam moves all networks at once; a factor's variance is
 softplus times ``context_size``, so that a context that says nothing leaves the untrained posterior about as wide as the
-prior, where theirs is a tenth as wide; and where a task distribution has endless tasks, training meets new ones all the time, of which the replay keeps the newest.
+prior, where theirs is a tenth as wide; and where a task distribution has endless tasks, training meets new ones all the
+time, of which the replay keeps the newest.
 """
 
 from dataclasses import dataclass, replace

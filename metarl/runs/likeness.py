@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.networks.normalize import STATISTICS
 from metarl.runs.recorded import LARGEST
 
 LARGEST_OF_WORLDS = 2**64  # theirs may be seeds
@@ -48,7 +47,7 @@ def require_like(template: Any, learned: Mapping[str, Any]) -> None:
             raise ValueError(f"its parameters are {found}, the run's {expected}")
     for name, like in template._asdict().items():
         if name == "optimizer" and "meta" in template._fields:
-            require_adam({key: x for key, x in learned["meta"].items() if key != STATISTICS}, learned[name])
+            require_adam(learned["meta"], learned[name])
         else:
             _require_part(name, like, learned[name])
 

@@ -310,18 +310,18 @@ def test_the_policy_tested_is_the_one_that_training_would_have_adapted():
 
 def test_the_papers_schedule_halves_the_steps_after_the_first():
     experiment = Experiment(Navigation(), MAML())
-    assert Protocol(steps=3).plan(experiment).scales == (1.0, 0.5, 0.5)
-    assert Protocol(steps=3, schedule="constant").plan(experiment).scales == (1.0, 1.0, 1.0)
-    assert Protocol(steps=1).plan(experiment).scales == (1.0,)
+    assert Protocol(steps=3).plan(experiment).scales == [1.0, 0.5, 0.5]
+    assert Protocol(steps=3, schedule="constant").plan(experiment).scales == [1.0, 1.0, 1.0]
+    assert Protocol(steps=1).plan(experiment).scales == [1.0]
 
 
 def test_the_defaults_of_a_test_come_from_the_experiment():
     maml = Protocol().plan(Experiment(Navigation(), MAML()))
-    assert (maml.tasks, maml.scales, maml.trial) == (40, (1.0, 0.5, 0.5), 1)
+    assert (maml.tasks, maml.scales, maml.trial) == (40, [1.0, 0.5, 0.5], 1)
     assert (maml.episodes, maml.min_steps) == (40, 4000)  # Finn et al. 2017: 40 episodes of 100 steps
     assert maml.steps == ["before", "1 step", "2 steps", "3 steps"]
     rl2 = Protocol().plan(Experiment(Navigation(), RL2(), num_envs=4, episodes=12))
-    assert (rl2.tasks, rl2.scales, rl2.trial, rl2.episodes, rl2.min_steps) == (1000, (), 3, 1, 0)
+    assert (rl2.tasks, rl2.scales, rl2.trial, rl2.episodes, rl2.min_steps) == (1000, [], 3, 1, 0)
     assert rl2.steps == ["episode 1", "episode 2", "episode 3"]
     assert Protocol(steps=5).plan(Experiment(Navigation(), RL2())).trial == 5
 

@@ -132,7 +132,8 @@ def test_they_are_of_what_training_sampled_and_no_step_moves_them(
     monkeypatch.setattr(sys.modules[train.__module__], "rollout", watched)
     train(learner, tasks, env, progress, iterations=3, episodes=2, begin=lambda: None, log=lambda _: None)
     every = np.concatenate(batches)
-    assert len(every) == 3 * (learner.adapt_steps + 1) * 2 * 2 * 2 * 4
+    most = 3 * (learner.adapt_steps + 1) * 2 * 2 * 2 * 4
+    assert 0.9 * most < len(every) <= most  # who reaches the goal ends early
     count, mean, squares = progress.learner_state.meta[STATISTICS]
     assert count.tolist() == [len(every)] * 2
     np.testing.assert_allclose(mean, every.mean(0), rtol=1e-9, atol=1e-12)

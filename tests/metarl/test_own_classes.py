@@ -20,6 +20,7 @@ from metarl.envs.registry import find_preset
 from metarl.extensions import LEARNERS, PARTS, load_installed, members, register
 from metarl.losses.policy_gradient import ratio_loss
 from metarl.networks.encoders import CNN, Encoder, Identity
+from metarl.networks.hyper import HyperPolicy
 from metarl.networks.mlp import MLP, CategoricalMLP, GaussianMLP
 from metarl.networks.protocol import MemoryPolicy, Policy
 from metarl.networks.recurrent import RecurrentPolicy
@@ -149,7 +150,7 @@ def test_what_is_registered_must_be_a_class_of_its_kind_and_have_a_name_of_its_o
 
 def test_an_open_field_holds_what_is_registered_and_nothing_else() -> None:
     assert members(Policy) == (MLP, GaussianMLP, CategoricalMLP)
-    assert members(MemoryPolicy) == (RecurrentPolicy,)
+    assert members(MemoryPolicy) == (RecurrentPolicy, HyperPolicy)
     assert members(Encoder | None) == (Identity, CNN, type(None))
 
     class Unregistered(MLP):

@@ -235,7 +235,7 @@ def test_an_update_is_a_step_for_each_overlapping_chunk(memory: str) -> None:
     policy = learner.policy
     leaves = {name: value.clone().requires_grad_() for name, value in state.meta.items()}
     adam = torch.optim.Adam(leaves.values(), lr=0.01, eps=1e-5)
-    inputs = learner._trial_inputs(state.meta, batch).flatten(0, 1)
+    inputs = learner._trial_inputs(state, batch).flatten(0, 1)
     old, advantage, action = (x.flatten(0, 1) for x in (batch.log_prob, batch.advantage, batch.action))
     entropies = []
     for _ in range(3):

@@ -45,20 +45,20 @@ def test_the_belief_is_bayes_rule_on_gaussian_rewards_cut_at_the_most_a_step_may
 ) -> None:
     _, state, _ = trained
     seen, reward = torch.randn(5, 3 * 2 + 2), torch.randn(5)
-    evidence = learner._evidence(state.model, state.known, seen, reward)
-    candidates = learner._candidates(state.known)
+    evidence = learner.model.evidence(state.model, state.known, seen, reward)
+    candidates = learner.model.spread(state.known)
     mean, std = state.known["reward"]
     likelihood = torch.ones(len(candidates), dtype=torch.float64)
     for step in range(5):
         for number, candidate in enumerate(candidates):
-            predicted = learner._predicted(state.model, state.known, seen[step], candidate)
+            predicted = learner.model.predicted(state.model, state.known, seen[step], candidate)
             error = ((reward[step] - mean) / std - predicted) / (learner.temper * state.known["error"])
             likelihood[number] *= max(float(torch.exp(-0.5 * error**2)), float(torch.exp(torch.tensor(-3.0))))
     posterior = (likelihood / likelihood.sum()).float()
     expected = posterior @ candidates
     spread = (posterior @ (candidates - expected).square()).sqrt()
     torch.testing.assert_close(
-        learner._features(state.known, evidence.sum(0)), torch.cat([expected, spread]), atol=1e-4, rtol=1e-4
+        learner.model.features(state.known, evidence.sum(0)), torch.cat([expected, spread]), atol=1e-4, rtol=1e-4
     )
 
 
@@ -80,7 +80,7 @@ def test_goals_are_found(trained: Any) -> None:
 def test_nothing_is_believed_before_there_is_a_model(learner: Any) -> None:
     spec = find_preset("navigation", "maml2017").spec
     state = learner.init(spec, torch.Generator().manual_seed(0))
-    assert not learner._evidence(state.model, state.known, torch.randn(3, 8), torch.randn(3)).any()
+    assert not learner.model.evidence(state.model, state.known, torch.randn(3, 8), torch.randn(3)).any()
 
 
 def test_what_is_to_be_inferred_has_to_be_named(learner: Any) -> None:

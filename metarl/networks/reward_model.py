@@ -1,0 +1,123 @@
+"""Bayes' rule on a learned reward model: which task parameters would have earned what was earned.
+
+A network predicts the reward of a step from what was seen of it and the parameters of its task. Of candidates for these
+parameters, spread evenly over the range of training, those are likely whose predictions fit (the reward decoder of
+Zintgraf et al. 2020, with an exact posterior over candidates in the place of an encoder).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import silu
+
+from metarl.losses.return_scale import mean_and_std_of
+from metarl.networks.layers import apply_layers, init_layers
+from metarl.types import Params
+
+MOST_EVIDENCE = 3.0  # that a single step can be against a candidate, in nats
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Its functions take two dicts: ``model``, the weights, and ``known``, what is followed and not learned: the
+    ``box`` [2, hidden] of the least and largest parameters so far, means and deviations of ``inputs`` and ``reward``,
+    and ``error``, the root mean square of its errors."""
+
+    num_hidden: int
+    """Task parameters to be inferred."""
+    size: int
+    """Units of each of its two layers."""
+    candidates: int
+    temper: float
+    """Standard deviation of rewards around their prediction, in root mean square errors."""
+
+    def init(self, num_seen: int, generator: torch.Generator) -> Params:
+        model = init_layers("step", (num_seen, self.size), generator)
+        model |= init_layers("task", (self.num_hidden, self.size), generator)
+        return model | init_layers("reward", (self.size, self.size, 1), generator)
+
+    def nothing_known(self, num_seen: int, device: torch.device) -> Params:
+        unit = torch.tensor([0.0, 1.0], device=device)
+        empty = torch.tensor([[torch.inf], [-torch.inf]], device=device)
+        return {
+            "box": empty.repeat(1, self.num_hidden),
+            "inputs": unit.unsqueeze(1).repeat(1, num_seen),
+            "reward": unit,
+            "error": torch.ones((), device=device),
+        }
+
+    def followed(
+        self,
+        known: Params,
+        hidden: Float[Tensor, "task hidden"],
+        seen: Float[Tensor, "trial time in"],
+        reward: Float[Tensor, "*batch"],
+        valid: Bool[Tensor, "*batch"],
+        rate: float,
+    ) -> Params:
+        """What is known after a batch, which counts as ``rate`` in means and deviations."""
+        spread = torch.stack([seen.mean((0, 1)), seen.std((0, 1)).clamp(min=0.05)])
+        low, high = known["box"]
+        return known | {
+            "box": torch.stack([hidden.amin(0).minimum(low), hidden.amax(0).maximum(high)]),
+            "inputs": known["inputs"].lerp(spread, rate),
+            "reward": known["reward"].lerp(mean_and_std_of(reward, valid), rate),
+        }
+
+    def relative(self, known: Params, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Task parameters in [-1, 1] of their range."""
+        low, high = known["box"]
+        return 2 * (hidden - low) / (high - low).clamp(min=1e-6) - 1
+
+    def predicted(
+        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], task: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch"]:
+        """Standardized rewards; ``task`` as :meth:`relative` has it."""
+        return self._joined(model, self._of_step(model, known, seen) + apply_layers(model, "task", task))
+
+    def errors(
+        self,
+        model: Params,
+        known: Params,
+        seen: Float[Tensor, "*batch in"],
+        hidden: Float[Tensor, "*batch hidden"],
+        reward: Float[Tensor, "*batch"],
+    ) -> Float[Tensor, "*batch"]:
+        """Of the predictions, in standard deviations of the reward."""
+        return self.predicted(model, known, seen, self.relative(known, hidden)) - self.standardized(known, reward)
+
+    def standardized(self, known: Params, reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        mean, std = known["reward"]
+        return (reward - mean) / std
+
+    def evidence(
+        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], reward: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch candidate"]:
+        """Log-likelihood of the reward under each candidate; none before anything is known."""
+        if not known["box"].isfinite().all():
+            return seen.new_zeros(*reward.shape, self.candidates)
+        step, tasks = self._of_step(model, known, seen).unsqueeze(-2), self.spread(known)
+        predicted = self._joined(model, step + apply_layers(model, "task", tasks))
+        error = (self.standardized(known, reward).unsqueeze(-1) - predicted) / (self.temper * known["error"])
+        return -(error.square() / 2).clamp(max=MOST_EVIDENCE)
+
+    def features(self, known: Params, evidence: Float[Tensor, "*batch candidate"]) -> Float[Tensor, "*batch belief"]:
+        """Mean and standard deviation of the belief, from the sum of the evidence."""
+        weight, tasks = evidence.softmax(-1), self.spread(known)
+        mean = weight @ tasks
+        variance = weight @ tasks.square() - mean.square()
+        return torch.cat([mean, variance.clamp(min=0).sqrt()], dim=-1)
+
+    def spread(self, known: Params) -> Float[Tensor, "candidate hidden"]:
+        """The candidates, in [-1, 1]; the same ones always."""
+        sobol = torch.quasirandom.SobolEngine(self.num_hidden, scramble=True, seed=0)
+        return 2 * sobol.draw(self.candidates).to(known["box"]) - 1
+
+    def _of_step(self, model: Params, known: Params, seen: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch unit"]:
+        mean, std = known["inputs"]
+        return apply_layers(model, "step", (seen - mean) / std)
+
+    def _joined(self, model: Params, first: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch"]:
+        return apply_layers(model, "reward", silu(first), silu).squeeze(-1)
