@@ -1,11 +1,9 @@
 """A learner of one's own, complete in this file: the belief about a task by Bayes' rule on a learned reward model.
 
-In many task distributions the reward alone says which task it is. Here a network learns to predict the reward of a step
-from what was seen of it and the parameters of the task, which are known in training; in a test it judges candidates:
-those that would have earned what was earned are likely. The policy sees mean and deviation of that belief, beside the
-observation, and is trained by PPO over whole trials. So this is VariBAD's reward decoder (Zintgraf et al. 2020) with an
-exact posterior over candidates in the place of an encoder, and like Humplik et al. 2019 it uses task parameters that a
-test does not know.
+In many task distributions the reward alone says which task it is. A network learns to predict it from what was seen of
+a step and the task's parameters, which training knows; in a test, candidates that would have earned what was earned are
+likely (:mod:`metarl.networks.reward_model`). The policy sees mean and deviation of that belief beside the observation,
+PPO trains it over whole trials. Task parameters are used in training alone, as by Humplik et al. 2019.
 
     metarl train ml1 --env push-v3 --learner rewardbelief --preset push --code experiments/reward_belief.py --name push
     metarl evaluate runs/push --code experiments/reward_belief.py
@@ -29,7 +27,7 @@ from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import discounted_returns
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, shares, slope_of
-from metarl.losses.return_scale import follow, mean_and_std, scale_of_all
+from metarl.losses.return_scale import follow, mean_and_std, mean_and_std_of, scale_of_all
 from metarl.losses.trials import goes_on, normalized, trial_advantages, trial_loss
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.mlp import MLP
@@ -58,7 +56,6 @@ class RewardBeliefState(NamedTuple):
 
 class Memory(NamedTuple):
     evidence: Float[Tensor, "world candidate"]
-    """Log-likelihood of what was earned so far."""
     first: Float[Tensor, "world obs"]
     """The trial's first observation: some rewards are relative to where things began."""
     last: Float[Tensor, "world obs"]
@@ -235,7 +232,7 @@ class RewardBelief(MemoryLearner):
         hidden, rate = task[:, self.hidden].to(batch.reward), RATE if state.num_updates else 1.0
         obs, action, _, next_obs = trials.steps
         seen = seen_of(obs, action, next_obs, obs[:, :1].expand_as(obs))
-        known = self.model.followed(state.known, hidden, seen, batch.reward, batch.valid, rate)
+        known = self.model.followed(state.known, hidden, seen, mean_and_std_of(batch.reward, batch.valid), rate)
 
         def squares(leaves: Params) -> Iterator[Slope]:
             some = some_trials(replay, episodes, self.model_trials, generator)

@@ -8,11 +8,10 @@ Zintgraf et al. 2020, with an exact posterior over candidates in the place of an
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import silu
 
-from metarl.losses.return_scale import mean_and_std_of
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.types import Params
 
@@ -53,17 +52,20 @@ class RewardModel:
         known: Params,
         hidden: Float[Tensor, "task hidden"],
         seen: Float[Tensor, "trial time in"],
-        reward: Float[Tensor, "*batch"],
-        valid: Bool[Tensor, "*batch"],
+        reward: Float[Tensor, "2"],
         rate: float,
     ) -> Params:
-        """What is known after a batch, which counts as ``rate`` in means and deviations."""
+        """What is known after a batch, which counts as ``rate`` in means and deviations.
+
+        Args:
+            reward: mean and deviation of its rewards.
+        """
         spread = torch.stack([seen.mean((0, 1)), seen.std((0, 1)).clamp(min=0.05)])
         low, high = known["box"]
         return known | {
             "box": torch.stack([hidden.amin(0).minimum(low), hidden.amax(0).maximum(high)]),
             "inputs": known["inputs"].lerp(spread, rate),
-            "reward": known["reward"].lerp(mean_and_std_of(reward, valid), rate),
+            "reward": known["reward"].lerp(reward, rate),
         }
 
     def relative(self, known: Params, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:

@@ -52,10 +52,13 @@ def test_it_adapts_as_in_training(trained: Path, tmp_path: Path, capsys: pytest.
 def test_a_policy_leaves_as_it_was_trained(trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "policy.safetensors"
     assert run(["export", str(trained), "--out", str(file), "--adapt-episodes", "0"], None) == 0
-    meta = metarl.load(trained).state.meta
+    state = metarl.load(trained).state
+    parts = dict(state.meta) | {f"params.{name}": value for name, value in state.meta.items()}
+    parts |= {f"reward_stats.{name}": value for name, value in getattr(state, "reward_stats", {}).items()}
     found = safetensors.torch.load_file(file)
+    assert found
     for name, value in found.items():
-        assert torch.equal(value.reshape(meta[name.removeprefix("params.")].shape), meta[name.removeprefix("params.")])
+        assert torch.equal(value.reshape(parts[name].shape), parts[name])
 
 
 def test_a_task_of_ones_own_changes_what_is_learned(trained: Path, tmp_path: Path) -> None:

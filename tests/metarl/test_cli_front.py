@@ -170,5 +170,8 @@ def test_the_list_has_tasks_learners_and_both_kinds_of_preset(capsys: pytest.Cap
         "meta_sgd,",
         "cavia",
     ] in rows
-    assert "learners: maml, promp, reptile, es_maml, rl2, prototypical, meta_networks, fine_tuned, nearest" in lines
+    assert (
+        "learners: maml, promp, reptile, es_maml, rl2, varibad, pearl, prototypical, meta_networks, fine_tuned, nearest"
+        in lines
+    )
     assert len(ALGORITHMS) == 5

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from metarl import cli, presets
 from metarl.algorithms import ALGORITHMS, learner_name
 from metarl.cli.train import require_distinct_names
+from metarl.envs.fields import BadField
 from metarl.envs.registry import TASKS
 from metarl.fewshot import FewShotTasks
 
@@ -21,11 +22,24 @@ TINY += ["--eval-interval", "1", "--eval-tasks", "2", "--num-threads", "1"]
 LEARNERS = [learner_name(cls) for cls in ALGORITHMS.values()]
 CORNERS = [(learner, "corner") for learner in ("promp", "maml", "reptile", "es_maml")]
 CORNERS += [("maml", name) for name in ("fomaml", "emaml", "dice", "lvc", "meta_sgd", "cavia")]
-OWN = {"rl2": ["--episodes", "4"], "es_maml": ["--pairs", "1"]}  # trials of 2 episodes
+TRIALS = ("rl2", "varibad")  # of 2 episodes
+OWN = {"es_maml": ["--pairs", "1"]} | {learner: ["--episodes", "4"] for learner in TRIALS}
 
 
 WORLDS = sorted(name for name, task in TASKS.items() if not issubclass(task, FewShotTasks))
-PAIRS = [(task, learner) for task in WORLDS for learner in LEARNERS]
+
+
+def refusal(task: str, learner: str) -> str:
+    """Why a learner cannot be trained on a task; empty where it can."""
+    try:
+        presets.make(task, learner)
+    except BadField as error:
+        return str(error)
+    return ""
+
+
+REFUSED = {(task, learner): said for task in WORLDS for learner in LEARNERS if (said := refusal(task, learner))}
+PAIRS = [(task, learner) for task in WORLDS for learner in LEARNERS if (task, learner) not in REFUSED]
 WITH_PRESETS = [(task, learner) for task, learner in PAIRS if presets.find(task, learner)]
 BARE = list(zip([task for task in WORLDS if not presets.learners(task)], cycle(LEARNERS), strict=False))
 
@@ -63,11 +77,18 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return train
 
 
+OPTIONS = {
+    "rl2": ("--memory-size", "--gae-lambda"),
+    "varibad": ("--latent-size", "--gae-lambda"),
+    "pearl": ("--latent-size", "--kl-weight"),
+}
+
+
 @pytest.mark.parametrize(("task", "learner"), WITH_PRESETS)
 def test_help_explains_every_option(run: Run, task: str, learner: str) -> None:
     found = run(task, "--learner", learner, "--help")
     assert found.code == 0, found.err
-    own = ("--memory-size", "--gae-lambda") if learner == "rl2" else ("--inner-lr", "--hidden-sizes")
+    own = OPTIONS.get(learner, ("--inner-lr", "--hidden-sizes"))
     for option in ("--preset", "--task-preset", "--num-tasks", "--resume", "--device", "--horizon", *own):
         assert option in found.out
     assert all(name in found.out for name in presets.find(task, learner))
@@ -93,11 +114,11 @@ def test_a_tiny_run_leaves_a_complete_record(run: Run, task: str, learner: str, 
     events = EventAccumulator(str(folder)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"meta_train/return_pre", "meta_train/return_post", "meta_train/adaptation_gain"} <= tags
-    if learner == "rl2":
+    if learner in TRIALS:
         assert {"meta_test/return_trial", "meta_test/return_episode_first", "meta_test/return_episode_last"} <= tags
     else:
         assert {"meta_test/return_step_0", "meta_test/return_step_1"} <= tags
-    if learner not in ("reptile", "es_maml"):  # whose step has neither
+    if learner not in ("reptile", "es_maml", "pearl"):  # whose step has not both
         assert {"train/kl", "train/meta_gradient_norm"} <= tags
     assert {"time/env_steps_per_second", "time/sampling_seconds", "time/optimization_seconds"} <= tags
     # 2 tasks x 2 worlds x 10 steps, before and after each inner step or twice a trial; fewer where episodes end early
@@ -112,6 +133,12 @@ def test_every_learner_trains_on_every_task_that_fits_it(run: Run, task: str, le
     found = run(task, "--learner", learner, *TINY, *OWN.get(learner, []))
     assert found.code == 0, found.err + found.out
     assert "iteration 2/2" in found.out
+
+
+def test_only_actions_or_pictures_are_refused() -> None:
+    assert {learner for _, learner in REFUSED} == {"pearl", "varibad"}
+    assert all("discrete actions" in said or "pictures" in said for said in REFUSED.values())
+    assert ("minigrid_goal", "varibad") in REFUSED
 
 
 @pytest.mark.parametrize(("task", "learner"), PAIRS)
