@@ -174,4 +174,4 @@ def test_the_list_has_tasks_learners_and_both_kinds_of_preset(capsys: pytest.Cap
         "learners: maml, promp, reptile, es_maml, rl2, varibad, pearl, prototypical, meta_networks, fine_tuned, nearest"
         in lines
     )
-    assert len(ALGORITHMS) == 5
+    assert len(ALGORITHMS) == 7
