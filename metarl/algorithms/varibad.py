@@ -130,10 +130,9 @@ class VariBAD(MemoryLearner):
         value = init_layers("value", (num_inputs, *self.value_sizes, 1), generator)
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
         belief = self.belief.init(spec, generator)
-        nothing = torch.zeros(0, 2, device=generator.device)
         replay = empty_trials(spec, max(1, self.elbo.replay_episodes), self.belief.decode_task, generator.device)
         meta = learned(meta) | value | meta  # the statistics behind what has moments
-        return VariBADState(meta, belief, {}, {}, nothing, replay, 0)
+        return VariBADState(meta, belief, {}, {}, torch.zeros(0, 2, device=generator.device), replay, 0)
 
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
         return VariBADActor(state.meta, state.belief, None)
@@ -180,7 +179,7 @@ class VariBAD(MemoryLearner):
         trials, episodes = trials_of(everyone, task), episodes_of(everyone)
         if not (episodes and all(bool(x.isfinite().all()) for x in trials.steps)):
             return state, {"train/skipped_updates": 1.0}
-        if self.elbo.replay_episodes:
+        if kept := self.elbo.replay_episodes:
             state = state._replace(replay=with_trials(state.replay, trials, episodes))
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
@@ -188,7 +187,6 @@ class VariBAD(MemoryLearner):
         weights = {"value_weight": self.value_weight, "entropy_bonus": self.entropy_bonus * remaining}
 
         def elbo(leaves: Params) -> tuple[Tensor, dict[str, Tensor]]:
-            kept = self.elbo.replay_episodes
             some = some_trials(state.replay, episodes, self.elbo.belief_trials, generator) if kept else trials
             return self.elbo(self.belief, state.belief | leaves, some, generator)
 
