@@ -148,7 +148,7 @@ class VariBAD(MemoryLearner):
     def act(
         self, actor: VariBADActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, VariBADActor]:
-        params, belief, (hidden, begun) = self.beginning(actor, previous)[0]
+        params, belief, (hidden, begun) = self.beginning(actor, previous)[0]  # type: ignore[misc]
         brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
         steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
         hidden = hidden.lerp(self.belief.remember(belief, steps, hidden)[1], begun)
@@ -215,7 +215,7 @@ class VariBAD(MemoryLearner):
         metrics = moved.means() | {"train/learning_rate": adam["learning_rate"]}
         meta = updated(state.meta | {name: moved.params[name] for name in learned(state.meta)}, [seen])
         new = state._replace(meta=meta, return_scale=scale, num_updates=state.num_updates + 1)
-        new = new._replace(**{optimizer: moved.optimizer})
+        new = new._replace(**dict[str, Any]({optimizer: moved.optimizer}))
         if self.joint:
             new = new._replace(belief={name: moved.params[name] for name in state.belief})
         elif self.elbo.belief_updates:
