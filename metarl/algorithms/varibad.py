@@ -130,10 +130,9 @@ class VariBAD(MemoryLearner):
         value = init_layers("value", (num_inputs, *self.value_sizes, 1), generator)
         value[f"value.weight_{len(self.value_sizes)}"].zero_()
         belief = self.belief.init(spec, generator)
-        nothing = torch.zeros(0, 2, device=generator.device)
         replay = empty_trials(spec, max(1, self.elbo.replay_episodes), self.belief.decode_task, generator.device)
         meta = learned(meta) | value | meta  # the statistics behind what has moments
-        return VariBADState(meta, belief, {}, {}, nothing, replay, 0)
+        return VariBADState(meta, belief, {}, {}, torch.zeros(0, 2, device=generator.device), replay, 0)
 
     def actor(self, state: VariBADState, num_tasks: int) -> VariBADActor:
         return VariBADActor(state.meta, state.belief, None)
@@ -149,7 +148,7 @@ class VariBAD(MemoryLearner):
     def act(
         self, actor: VariBADActor, obs: Float[Tensor, "task env obs"], previous: Previous, generator: torch.Generator
     ) -> tuple[Float[Tensor, "task env act"], Any, VariBADActor]:
-        params, belief, (hidden, begun) = self.beginning(actor, previous)[0]
+        params, belief, (hidden, begun) = self.beginning(actor, previous)[0]  # type: ignore[misc]
         brought = Transitions(obs, previous.action, previous.reward, previous.next_obs)
         steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
         hidden = hidden.lerp(self.belief.remember(belief, steps, hidden)[1], begun)
@@ -180,7 +179,7 @@ class VariBAD(MemoryLearner):
         trials, episodes = trials_of(everyone, task), episodes_of(everyone)
         if not (episodes and all(bool(x.isfinite().all()) for x in trials.steps)):
             return state, {"train/skipped_updates": 1.0}
-        if self.elbo.replay_episodes:
+        if kept := self.elbo.replay_episodes:
             state = state._replace(replay=with_trials(state.replay, trials, episodes))
         remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
         scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
@@ -188,7 +187,6 @@ class VariBAD(MemoryLearner):
         weights = {"value_weight": self.value_weight, "entropy_bonus": self.entropy_bonus * remaining}
 
         def elbo(leaves: Params) -> tuple[Tensor, dict[str, Tensor]]:
-            kept = self.elbo.replay_episodes
             some = some_trials(state.replay, episodes, self.elbo.belief_trials, generator) if kept else trials
             return self.elbo(self.belief, state.belief | leaves, some, generator)
 
@@ -217,7 +215,7 @@ class VariBAD(MemoryLearner):
         metrics = moved.means() | {"train/learning_rate": adam["learning_rate"]}
         meta = updated(state.meta | {name: moved.params[name] for name in learned(state.meta)}, [seen])
         new = state._replace(meta=meta, return_scale=scale, num_updates=state.num_updates + 1)
-        new = new._replace(**{optimizer: moved.optimizer})
+        new = new._replace(**dict[str, Any]({optimizer: moved.optimizer}))
         if self.joint:
             new = new._replace(belief={name: moved.params[name] for name in state.belief})
         elif self.elbo.belief_updates:

@@ -124,8 +124,8 @@ class BeliefModel:
         }
         for name, (num_inputs, num_outputs) in wanted.items():
             if getattr(self, f"decode_{name}"):
-                sizes = (self.latent_size + num_inputs, *self.decoder_sizes, num_outputs)
-                params |= init_layers(f"decoder.{name}", sizes, generator)
+                layers = (self.latent_size + num_inputs, *self.decoder_sizes, num_outputs)
+                params |= init_layers(f"decoder.{name}", layers, generator)
         return params
 
     def empty_memory(self, batch: int, device: torch.device) -> Float[Tensor, "batch hidden"]:

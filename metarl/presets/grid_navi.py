@@ -1,7 +1,9 @@
 """GridNavi in trials of four episodes, as in VariBAD (Zintgraf et al. 2020).
 
 VariBAD's ``tuned`` is ours: the published networks and likelihoods with larger meta-batches, steps and passes, so that
-minutes of a CPU are enough. ``varibad`` has the settings of the published code (lmzintgraf/varibad,
+minutes of a CPU are enough. Its belief takes many and large gradient steps, for a thousand of the published size teach
+it next to nothing; and a replay of 125 meta-updates, for who has found the goal stays there, and what other cells pay
+is learned from trials that go on. ``varibad`` has the settings of the published code (lmzintgraf/varibad,
 ``config/gridworld/args_grid_varibad.py``: 20M environment steps, 960 an update; here without embeddings in the policy
 and decoders, and the value's squared error in deviations of the return, not clipped, in place of rewards over a running
 deviation and a clipped Huber loss). RL²'s ``tuned`` is ours and has the same experience.
@@ -26,7 +28,9 @@ PUBLISHED = VariBAD(
 TUNED = VariBAD(
     belief=BeliefModel(obs_units=32, reward_model="bernoulli", reward_of="next_obs", levels=(5, 5)),
     policy=MLP((64,), normalize_obs=True),
-    elbo=ELBO(belief_updates=5, belief_trials=50),
+    elbo=ELBO(
+        belief_learning_rate=5e-3, belief_updates=15, belief_trials=50, elbo_prefixes=20, replay_episodes=100_000
+    ),
     value_sizes=(64,),
     learning_rate=2e-3,
     epochs=6,
