@@ -46,8 +46,8 @@ def references(task: TaskDistribution, episodes: int) -> dict[str, Agent]:
     if task.name == "grid_navi":
         grid = grid_of(task)
         known = optimal_search(grid, episodes) is not None
-        best = {"Bayes-optimal": grid_navi.BayesOptimal(grid, episodes)} if known else {}
-        return {"random": Random(), "posterior sampling": grid_navi.PosteriorSampling(grid)} | best
+        agents: dict[str, Agent] = {"random": Random(), "posterior sampling": grid_navi.PosteriorSampling(grid)}
+        return agents | ({"Bayes-optimal": grid_navi.BayesOptimal(grid, episodes)} if known else {})
     return {}
 
 

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.registry import TaskDistribution
-
 REWARD, COST = 1.0, -0.1  # of a step in the goal, of another
 MOST_STATES = 50_000  # of a step
 FEW_STATES = 2_000  # of the first, narrow pass
@@ -31,7 +29,7 @@ class Grid(NamedTuple):
     """Columns and rows, equally likely."""
 
 
-def grid_of(task: TaskDistribution | Any) -> Grid:
+def grid_of(task: Any) -> Grid:
     """The grid of a task distribution that has ``cells`` and ``goals()``."""
     return Grid(task.cells, task.horizon, tuple((int(x), int(y)) for x, y in task.goals().tolist()))
 
