@@ -1,9 +1,8 @@
 """GridNavi in trials of four episodes, as in VariBAD (Zintgraf et al. 2020).
 
-VariBAD's ``tuned`` is ours: the published networks and likelihoods with larger meta-batches, steps and passes, so that
-minutes of a CPU are enough. Its belief takes many and large gradient steps, for a thousand of the published size teach
-it next to nothing; and a replay of 125 meta-updates, for who has found the goal stays there, and what other cells pay
-is learned from trials that go on. ``varibad`` has the settings of the published code (lmzintgraf/varibad,
+VariBAD's ``tuned`` is ours and not yet good (docs/results.md): the published networks and likelihoods with larger
+meta-batches, steps and passes. Its belief takes many and large gradient steps from a long replay, for a thousand of the
+published size taught it next to nothing. ``varibad`` has the settings of the published code (lmzintgraf/varibad,
 ``config/gridworld/args_grid_varibad.py``: 20M environment steps, 960 an update; here without embeddings in the policy
 and decoders, and the value's squared error in deviations of the return, not clipped, in place of rewards over a running
 deviation and a clipped Huber loss). RL²'s ``tuned`` is ours and has the same experience.
