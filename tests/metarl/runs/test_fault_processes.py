@@ -173,7 +173,7 @@ main(["doctor"])
 LATER = [pytest.param(name, marks=pytest.mark.slow) for name in ("mujoco", "torch.nn")]
 
 
-@pytest.mark.parametrize("module", ["torch", "metarl.cli.verbs", *LATER])
+@pytest.mark.parametrize("module", ["torch", "metarl.films.video", *LATER])
 def test_fault_34_a_signal_during_imports(module: str) -> None:
     number = {"torch": 15, "torch.nn": 2}.get(module, 1)
     done = subprocess.run(
