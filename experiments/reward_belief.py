@@ -78,7 +78,7 @@ def seen_of(obs: Tensor, action: Tensor, next_obs: Tensor, first: Tensor) -> Ten
 @dataclass(frozen=True)
 class RewardBelief(MemoryLearner):
     hidden: tuple[int, ...] = ()
-    """Which of the task's parameters are to be inferred; none named: all."""
+    """Which of the task's parameters are to be inferred: at least one."""
     policy: MLP = field(default_factory=lambda: MLP((128, 128), "tanh", init_std=0.7))
     value_sizes: tuple[int, ...] = (128, 128)
     """Units of each tanh layer of the value function."""

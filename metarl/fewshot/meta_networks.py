@@ -25,8 +25,9 @@ from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require, require_numbers
 from metarl.fewshot.episodes import Episodes, Examples, ExampleSpec, example_loss
 from metarl.fewshot.learner import FewShot, LearnerState, descend, loss_of
+from metarl.networks.layers import glorot
 from metarl.networks.mlp import ACTIVATIONS
-from metarl.networks.predictors import MLP, glorot
+from metarl.networks.predictors import MLP
 from metarl.types import Metrics, Params
 
 SMALLEST = 7.0  # exp(-7): gradients below it enter the maker linearly (Andrychowicz et al. 2016, appendix A)

@@ -11,6 +11,7 @@ from torch import Tensor
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import interface, register
+from metarl.networks.layers import glorot
 from metarl.types import Params
 
 PREFIX = "features."  # of an encoder's parameters among a policy's
@@ -111,9 +112,7 @@ class CNN(Encoder):
         rows = [self.kernel**2 * count for count in channels[:-1]] + [height * width * channels[-1]]
         params: Params = {}
         for layer, (fan_in, fan_out) in enumerate(zip(rows, [*self.filters, self.features], strict=True)):
-            bound = math.sqrt(6 / (fan_in + fan_out))
-            uniform = torch.rand(fan_in, fan_out, generator=generator, device=generator.device)
-            params[f"weight_{layer}"] = (2 * uniform - 1) * bound
+            params[f"weight_{layer}"] = glorot((fan_in, fan_out), fan_in, fan_out, generator)
             params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
         return params
 

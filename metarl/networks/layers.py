@@ -12,13 +12,17 @@ from torch.nn.functional import linear
 from metarl.types import Params
 
 
+def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
+    """Uniform weights of variance 2 / (fan_in + fan_out), on the generator's device."""
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return (2 * torch.rand(shape, generator=generator, device=generator.device) - 1) * bound
+
+
 def init_layers(name: str, sizes: tuple[int, ...], generator: torch.Generator) -> Params:
     """Glorot-uniform weights and zero biases of layers from ``sizes[0]`` inputs to ``sizes[-1]`` outputs."""
     params: Params = {}
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        uniform = torch.rand(fan_out, fan_in, generator=generator, device=generator.device)
-        params[f"{name}.weight_{layer}"] = (2 * uniform - 1) * bound
+        params[f"{name}.weight_{layer}"] = glorot((fan_out, fan_in), fan_in, fan_out, generator)
         params[f"{name}.bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
     return params
 

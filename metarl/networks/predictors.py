@@ -11,16 +11,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from metarl.envs.fields import require, require_numbers
+from metarl.networks.layers import glorot
 from metarl.networks.mlp import ACTIVATIONS, MOST_UNITS, require_layers
 from metarl.types import Params
 
 HEAD = ("weight_head", "bias_head")  # the last layer
-
-
-def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
-    """Uniform weights of variance 2 / (fan_in + fan_out), on the generator's device."""
-    bound = math.sqrt(6 / (fan_in + fan_out))
-    return (2 * torch.rand(shape, generator=generator, device=generator.device) - 1) * bound
 
 
 def head(num_features: int, outputs: int, generator: torch.Generator) -> Params:
