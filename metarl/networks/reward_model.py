@@ -15,14 +15,16 @@ from torch.nn.functional import silu
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.types import Params
 
+LARGEST = torch.finfo(torch.float32).max  # finite, as all that a checkpoint holds has to be
 MOST_EVIDENCE = 3.0  # that a single step can be against a candidate, in nats
 
 
 @dataclass(frozen=True)
 class RewardModel:
     """Its functions take two dicts: ``model``, the weights, and ``known``, what is followed and not learned: the
-    ``box`` [2, hidden] of the least and largest parameters so far, means and deviations of ``inputs`` and ``reward``,
-    and ``error``, the root mean square of its errors."""
+    ``box`` [2, hidden] of the least and largest parameters so far (the least above the largest before any), the
+    candidates' ``spread`` in it, means and deviations of ``inputs`` and ``reward``, and ``error``, the root mean square
+    of its errors."""
 
     num_hidden: int
     """Task parameters to be inferred."""
@@ -39,9 +41,11 @@ class RewardModel:
 
     def nothing_known(self, num_seen: int, device: torch.device) -> Params:
         unit = torch.tensor([0.0, 1.0], device=device)
-        empty = torch.tensor([[torch.inf], [-torch.inf]], device=device)
+        empty = torch.tensor([[LARGEST], [-LARGEST]], device=device)
+        sobol = torch.quasirandom.SobolEngine(self.num_hidden, scramble=True, seed=0)
         return {
             "box": empty.repeat(1, self.num_hidden),
+            "spread": 2 * sobol.draw(self.candidates).to(device) - 1,
             "inputs": unit.unsqueeze(1).repeat(1, num_seen),
             "reward": unit,
             "error": torch.ones((), device=device),
@@ -98,24 +102,20 @@ class RewardModel:
         self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], reward: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch candidate"]:
         """Log-likelihood of the reward under each candidate; none before anything is known."""
-        if not known["box"].isfinite().all():
+        low, high = known["box"]
+        if (low > high).any():
             return seen.new_zeros(*reward.shape, self.candidates)
-        step, tasks = self._of_step(model, known, seen).unsqueeze(-2), self.spread(known)
+        step, tasks = self._of_step(model, known, seen).unsqueeze(-2), known["spread"]
         predicted = self._joined(model, step + apply_layers(model, "task", tasks))
         error = (self.standardized(known, reward).unsqueeze(-1) - predicted) / (self.temper * known["error"])
         return -(error.square() / 2).clamp(max=MOST_EVIDENCE)
 
     def features(self, known: Params, evidence: Float[Tensor, "*batch candidate"]) -> Float[Tensor, "*batch belief"]:
         """Mean and standard deviation of the belief, from the sum of the evidence."""
-        weight, tasks = evidence.softmax(-1), self.spread(known)
+        weight, tasks = evidence.softmax(-1), known["spread"]
         mean = weight @ tasks
         variance = weight @ tasks.square() - mean.square()
         return torch.cat([mean, variance.clamp(min=0).sqrt()], dim=-1)
-
-    def spread(self, known: Params) -> Float[Tensor, "candidate hidden"]:
-        """The candidates, in [-1, 1]; the same ones always."""
-        sobol = torch.quasirandom.SobolEngine(self.num_hidden, scramble=True, seed=0)
-        return 2 * sobol.draw(self.candidates).to(known["box"]) - 1
 
     def _of_step(self, model: Params, known: Params, seen: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch unit"]:
         mean, std = known["inputs"]

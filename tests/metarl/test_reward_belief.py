@@ -46,7 +46,7 @@ def test_the_belief_is_bayes_rule_on_gaussian_rewards_cut_at_the_most_a_step_may
     _, state, _ = trained
     seen, reward = torch.randn(5, 3 * 2 + 2), torch.randn(5)
     evidence = learner.model.evidence(state.model, state.known, seen, reward)
-    candidates = learner.model.spread(state.known)
+    candidates = state.known["spread"]
     mean, std = state.known["reward"]
     likelihood = torch.ones(len(candidates), dtype=torch.float64)
     for step in range(5):
