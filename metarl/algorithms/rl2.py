@@ -15,22 +15,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
-from metarl.algorithms.memory import MemoryLearner
+from metarl.algorithms.trials import SCALE_RATE, TrialPPO
 from metarl.envs.api import EnvSpec
-from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.advantages import discounted_returns
+from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState
-from metarl.losses.ppo import Slope, descend, shares, slope_of
-from metarl.losses.return_scale import follow, followed, mean_and_std, scale_of_all
-from metarl.losses.trials import before, chunks, goes_on, normalized, piecewise, trial_advantages, trial_loss
+from metarl.losses.return_scale import followed
+from metarl.losses.trials import before, chunks, normalized, piecewise
 from metarl.networks.distributions import DiagGaussian
-from metarl.networks.normalize import learned, updated
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic, RecurrentPolicy
 from metarl.networks.values import LinearFeatureBaseline, trial_values
-from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
-
-SCALE_RATE = 0.1  # weight of a new batch in the running mean and deviation of returns
+from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
 
 
 class RL2State(NamedTuple):
@@ -53,8 +48,9 @@ class RL2Actor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RL2(MemoryLearner):
+class RL2(TrialPPO):
     policy: MemoryPolicy = field(default_factory=RecurrentPolicy)
+    learning_rate: float = 5e-4
     baseline: LinearFeatureBaseline | None = None
     """Value function: None is a head on the memory; the linear one is fitted to each batch."""
     baseline_per: Literal["batch", "trial"] = "batch"
@@ -69,33 +65,12 @@ class RL2(MemoryLearner):
     hide_ends: bool = False
     """Feed the policy zeros at the first step of every episode, not of a trial alone: as environments do that reset
     themselves, where the last action, reward and end of an episode are never seen (published Meta-World runs)."""
-    discount: float = 0.99
-    """Discount factor gamma, within a trial."""
-    gae_lambda: float = 0.95
-    """Lambda of generalized advantage estimation, within a trial."""
     advantage_scale: Literal["std", "raw"] = "std"
     """Advantages have mean 0 and standard deviation 1 over the meta-batch; raw: they stay as they are."""
     value_lambda: float = 0.9
     """Lambda of the returns that the value head is fitted to: 1 is the sampled return, without bias and noisy."""
-    learning_rate: float = 5e-4
-    """Adam's step size."""
-    epochs: int = 10
-    """Passes over a meta-batch."""
-    minibatches: int = 1
-    """Gradient steps of a pass, each on its share of the tasks."""
     minibatch_order: Literal["strided", "drawn"] = "strided"
     """Which tasks share a gradient step: every n-th, in each pass the same, or drawn anew for each pass."""
-    clip: float = 0.2
-    """PPO clip range epsilon: likelihood ratios are clipped to [1 - clip, 1 + clip]."""
-    entropy_bonus: float = 0.01
-    """Weight of the policy's entropy in the objective."""
-    value_weight: float = 0.5
-    """Weight of the value head's squared error, in deviations of the return."""
-    max_grad_norm: float = 1.0
-    """Longer gradients are shortened to this."""
-    anneal_updates: int | None = 0
-    """Learning rate and entropy bonus fall linearly to zero over this many meta-updates; None: over as many as the run
-    has iterations; 0: they stay."""
     bptt_steps: int = 0
     """Steps that gradients flow back through memory, which is carried on; 0: the whole trial."""
     chunk_steps: int = 0
@@ -106,22 +81,16 @@ class RL2(MemoryLearner):
     """Steps at its end that a chunk shares with the next one."""
 
     def __post_init__(self) -> None:
-        require_numbers(self)
-        require(self, "reward_scale", "learning_rate", "clip", "max_grad_norm", above=0)
-        require(self, "epochs", "minibatches", at_least=1)
-        require(self, "entropy_bonus", "value_weight", "bptt_steps", "chunk_steps", "chunk_overlap", at_least=0)
+        super().__post_init__()
+        require(self, "reward_scale", above=0)
+        require(self, "value_lambda", at_least=0, at_most=1)
+        require(self, "bptt_steps", "chunk_steps", "chunk_overlap", at_least=0)
         if self.chunk_overlap >= max(1, self.chunk_steps):
             raise BadField(
                 f"chunk_overlap is {self.chunk_overlap}: use less than chunk_steps ({self.chunk_steps}), or 0"
             )
         if self.chunk_steps and self.bptt_steps:
             raise BadField(f"bptt_steps is {self.bptt_steps}: use 0 with chunk_steps, which are how far gradients flow")
-        if self.anneal_updates is not None:
-            require(self, "anneal_updates", at_least=0)
-        require(self, "discount", "gae_lambda", "value_lambda", at_least=0, at_most=1)
-
-    def describe(self) -> Description:
-        return Description(type(self).__name__, self.policy, anneal_updates=self.anneal_updates)
 
     def without_adaptation(self) -> "RL2":
         """PPO on all tasks jointly: the same learner without memory."""
@@ -158,64 +127,44 @@ class RL2(MemoryLearner):
     @torch.no_grad()
     def credit(self, state: RL2State, batch: TrajectoryBatch) -> TrajectoryBatch:
         """Advantages over whole trials; targets in units of scaled reward."""
-        valid = batch.valid
-        reward = self.reward_scale * batch.reward.where(valid, 0.0)
-        ended = ~goes_on(valid)
-        returns = discounted_returns(reward, ended, self.discount)
-        if self.baseline is None:
-            scale = follow(state.return_scale, scale_of_all(returns, valid), rate=0.0)
-            mean, std = mean_and_std(scale, valid.shape[-1])
-            value = mean + std * self.replay(state, batch).value
-        else:
-            seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state, batch)
-            all_ranks = (ranks.gathered(x) for x in (seen, returns, valid))
-            value = ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
-        advantage, error = (
-            trial_advantages(reward, value, ended, discount=self.discount, gae_lambda=gae_lambda)
-            for gae_lambda in (self.gae_lambda, self.value_lambda)
-        )
+        reward = self.reward_scale * batch.reward.where(batch.valid, 0.0)
+        advantage, target = self.credited(state, batch, reward, value_lambda=self.value_lambda)
         if self.advantage_scale == "raw":
-            scaled = advantage.where(valid, 0.0) / self.reward_scale
+            scaled = advantage.where(batch.valid, 0.0) / self.reward_scale
         else:
-            scaled = normalized(advantage, valid)
-        return batch._replace(advantage=scaled, target=value + error)
+            scaled = normalized(advantage, batch.valid)
+        return batch._replace(advantage=scaled, target=target)
+
+    def values(
+        self, state: RL2State, batch: TrajectoryBatch, returns: Float[Tensor, "task env time"]
+    ) -> Float[Tensor, "task env time"]:
+        if self.baseline is None:
+            return super().values(state, batch, returns)
+        seen = batch.obs if self.baseline_per == "batch" else self._trial_inputs(state, batch)
+        all_ranks = (ranks.gathered(x) for x in (seen, returns, batch.valid))
+        return ranks.own(trial_values(self.baseline, *all_ranks, one_fit=self.baseline_per == "batch"))
 
     def update(self, state: RL2State, experience: Experience, generator: torch.Generator) -> tuple[RL2State, Metrics]:
-        """Epochs of clipped policy gradient, value regression and entropy bonus over trials."""
         (batch,) = experience.batches
-        if self.anneal_updates is None:
-            raise ValueError("anneal_updates is None: metarl.train.train fills in its iterations, else use a number")
-        remaining = max(0.0, 1 - state.num_updates / self.anneal_updates) if self.anneal_updates else 1.0
-        return_scale = follow(state.return_scale, scale_of_all(batch.target, batch.valid), rate=SCALE_RATE)
         drawn = generator if self.minibatch_order == "drawn" else None
-        weights = {"value_weight": 0.0 if self.baseline else self.value_weight}
-        weights["entropy_bonus"] = self.entropy_bonus * remaining
-
-        def slopes(leaves: Params) -> Iterator[Slope]:
-            params, memory = state.meta | leaves, None
-            for part in shares(batch, self.minibatches, drawn):
-                inputs = self._trial_inputs(state, part)
-                for chunk in chunks(inputs, part, return_scale, steps=self.chunk_steps, overlap=self.chunk_overlap):
-                    said, memory = self._replay(params, chunk.inputs, None if chunk.begins else memory)
-                    loss, terms = trial_loss(said, chunk.batch, chunk.return_scale, clip=self.clip, **weights)
-                    yield slope_of(loss, terms, leaves, chunk.batch)
-
-        rate = self.learning_rate * remaining
-        adam: dict[str, Any] = {"learning_rate": rate, "eps": 1e-5, "max_grad_norm": self.max_grad_norm}
-        found = descend(learned(state.meta), state.optimizer, slopes, epochs=self.epochs, **adam)
-        if found is None:
-            return state, {"train/skipped_updates": 1.0}
-        params = state.meta | found.params
-        metrics = found.means() | {"train/learning_rate": rate} | self.policy.metrics(params)
+        value_weight = 0.0 if self.baseline else self.value_weight
+        new, metrics = self.improved(state, batch, drawn, value_weight=value_weight, eps=1e-5)
+        if new is state:
+            return state, metrics
         if "train/policy_std" not in metrics and isinstance(batch.dist, DiagGaussian):
             metrics["train/policy_std"] = batch.dist.log_std.exp()[batch.valid].mean().item()
         stats = followed(state.reward_stats, batch, rate=SCALE_RATE if state.num_updates else 1.0)
-        meta = updated(params, experience.batches)
-        return RL2State(meta, found.optimizer, return_scale, state.num_updates + 1, stats), metrics
+        return new._replace(reward_stats=stats), metrics
 
     def replay(self, state: RL2State, batch: TrajectoryBatch) -> ActorCritic:
         """What the policy says of each step of whole trials, as it would have acting: leaves [task env time ...]."""
         return self._replay(state.meta, self._trial_inputs(state, batch), None)[0]
+
+    def pieces(self, state: RL2State, batch: TrajectoryBatch) -> Iterator[tuple[ActorCritic, TrajectoryBatch]]:
+        inputs, memory = self._trial_inputs(state, batch), None
+        for fed, chunk in chunks(inputs, batch, steps=self.chunk_steps, overlap=self.chunk_overlap):
+            said, memory = self._replay(state.meta, fed, memory)
+            yield said, chunk
 
     def _replay(
         self, params: Params, inputs: Float[Tensor, "task env time in"], memory: Any

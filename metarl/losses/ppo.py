@@ -73,10 +73,11 @@ def descend(
 
 
 def slope_of(
-    loss: Float[Tensor, ""], terms: dict[str, Float[Tensor, ""]], leaves: Params, batch: TrajectoryBatch
+    loss: Float[Tensor, ""], terms: dict[str, Float[Tensor, ""]], leaves: Params, batch: TrajectoryBatch | None = None
 ) -> Slope:
-    """The gradient of a mean over the valid steps of a batch, over those of all ranks; and its terms as metrics."""
-    share = share_of(batch.valid)
+    """The gradient of a mean over the valid steps of a batch, over those of all ranks; and its terms as metrics. None:
+    the loss is the same one in every rank, as one of what a replay holds is."""
+    share = None if batch is None else share_of(batch.valid)
     pieces = torch.autograd.grad(loss if share is None else share * loss, list(leaves.values()), allow_unused=True)
     gradient: dict[str, Tensor | None] = dict(zip(leaves, pieces, strict=True))
     if share is not None:

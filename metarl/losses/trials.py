@@ -1,7 +1,7 @@
-"""What a gradient step of RL² is of, chunks of trials, and what it descends: PPO's loss of policy and value."""
+"""What a gradient step on trials is of, all of them or chunks, and what it descends: PPO's loss of policy and value."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -11,32 +11,16 @@ from torch.utils._pytree import tree_map
 from metarl import ranks
 from metarl.losses.advantages import gae, normalize
 from metarl.losses.policy_gradient import clipped_surrogate_loss, mean_over
-from metarl.losses.return_scale import mean_and_std
 from metarl.networks.protocol import MemoryPolicy
 from metarl.networks.recurrent import ActorCritic
 from metarl.types import Params, TrajectoryBatch
 
 
-class Chunk(NamedTuple):
-    """Consecutive steps of trials."""
-
-    inputs: Float[Tensor, "task env time in"]
-    """What the policy is fed."""
-    batch: TrajectoryBatch
-    return_scale: Float[Tensor, "known 2"]
-    begins: bool
-    """Whether the trials begin with it."""
-
-
 def chunks(
-    inputs: Float[Tensor, "task env time in"],
-    batch: TrajectoryBatch,
-    return_scale: Float[Tensor, "known 2"],
-    *,
-    steps: int,
-    overlap: int,
-) -> Iterator[Chunk]:
-    """Trials in pieces of so many steps (0: whole trials), in order, each sharing its last ``overlap`` with the next.
+    inputs: Float[Tensor, "task env time in"], batch: TrajectoryBatch, *, steps: int, overlap: int
+) -> Iterator[tuple[Tensor, TrajectoryBatch]]:
+    """Trials, and what the policy is fed in them, in pieces of so many steps (0: whole trials), in order, each sharing
+    its last ``overlap`` with the next.
 
     What is left after the last whole chunk is left out, as are chunks that no trial lasts to. (Published Meta-World
     runs: metaworld-algorithms, ``to_overlapping_chunks``.)
@@ -47,26 +31,22 @@ def chunks(
         here = slice(start, start + length)
         if start and not any(ranks.everyone(bool(batch.valid[:, :, here].any()))):
             return
-        piece = tree_map(lambda x: x[:, :, here], batch)  # noqa: B023
-        yield Chunk(inputs[:, :, here], piece, return_scale[here], begins=start == 0)
+        yield inputs[:, :, here], tree_map(lambda x: x[:, :, here], batch)  # noqa: B023
 
 
 def trial_loss(
-    said: ActorCritic,
-    batch: TrajectoryBatch,
-    return_scale: Float[Tensor, "known 2"],
-    *,
-    clip: float,
-    value_weight: float,
-    entropy_bonus: float,
+    said: ActorCritic, batch: TrajectoryBatch, *, clip: float, value_weight: float, entropy_bonus: float
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """Clipped surrogate, squared error of the value in deviations of the return, and entropy; and these as metrics."""
+    """Clipped surrogate, squared error of the value, and entropy; and these as metrics.
+
+    Args:
+        batch: its ``target`` in the units of the value, deviations of the return.
+    """
     dist, value, _ = said
     log_prob = dist.log_prob(batch.action)
     surrogate = clipped_surrogate_loss(log_prob, batch, clip)
     entropy = mean_over(dist.entropy(), batch.valid)
-    mean, std = mean_and_std(return_scale, batch.reward.shape[-1])
-    value_loss = 0.5 * mean_over((value - (batch.target - mean) / std).square(), batch.valid)
+    value_loss = 0.5 * mean_over((value - batch.target).square(), batch.valid)
     loss = surrogate + value_weight * value_loss - entropy_bonus * entropy
     log_ratio = (log_prob - batch.log_prob).detach()
     return loss, {

@@ -1,19 +1,49 @@
-"""Value baselines that are fitted anew to each batch, one fit a task, all tasks in one solve."""
+"""Value functions without memory: a network beside a policy's, or a baseline that is fitted anew to each batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require, require_numbers
+from metarl.networks.layers import apply_layers, init_layers
+from metarl.networks.normalize import learned, normalized
+from metarl.networks.protocol import Policy
+from metarl.networks.recurrent import ActorCritic
+from metarl.types import Params
 
 NOT_FINITE = "the baseline's normal equations are not finite: check the rewards and observations"
 
 
+def init_actor_critic(
+    policy: Policy, value_sizes: tuple[int, ...], spec: EnvSpec, num_seen: int, generator: torch.Generator
+) -> Params:
+    """Of a policy that sees so many numbers in the place of observations, and of tanh layers of a value that is zero at
+    first."""
+    meta = policy.init(replace(spec, obs_dim=num_seen), generator)
+    value = init_layers("value", (num_seen, *value_sizes, 1), generator)
+    value[f"value.weight_{len(value_sizes)}"].zero_()
+    return learned(meta) | value | meta  # the statistics behind what has moments
+
+
+def acting(policy: Policy, params: Params, seen: Float[Tensor, "*batch n in"]) -> Any:
+    """The distribution of the action, its leaves in full."""
+    return tree_map(lambda x: x.expand(*seen.shape[:-1], x.shape[-1]), policy(params, seen))
+
+
+def actor_critic(policy: Policy, params: Params, seen: Float[Tensor, "*batch n in"]) -> ActorCritic:
+    dist, value = acting(policy, params, seen), apply_layers(params, "value", normalized(params, seen), torch.tanh)
+    return ActorCritic(dist, value.squeeze(-1), None)
+
+
 @dataclass(frozen=True)
 class LinearFeatureBaseline:
-    """Linear in [o, o², t, t², t³, 1], o clipped to [-10, 10] and t in hundreds of steps (Duan et al. 2016).
+    """Linear in [o, o², t, t², t³, 1], o clipped to [-10, 10] and t in hundreds of steps (Duan et al. 2016); one fit a
+    task, all tasks in one solve.
 
     It sees the clock, so it predicts the return up to the time limit, not an infinite-horizon value.
     """
