@@ -54,11 +54,17 @@ def some_trials(replay: Replay, pieces: int, count: int, generator: torch.Genera
     return shortened(Trials(steps, rows["valid"].flatten(1).sum(1), task))
 
 
+def observed(batch: TrajectoryBatch) -> Float[Tensor, "task env time obs"]:
+    """The observations, without what a learner has put behind them."""
+    return batch.obs[..., : batch.next_obs.shape[-1]]
+
+
 def trials_of(batch: TrajectoryBatch, task: Float[Tensor, "task ..."]) -> Trials:
     """The trials of a meta-batch, one a world, those without a valid step left out."""
     length = batch.valid.sum(-1).flatten()
     there = length > 0
-    steps = Transitions(*(getattr(batch, name).flatten(0, 1)[there] for name in Transitions._fields))
+    read = observed(batch), batch.action, batch.reward, batch.next_obs
+    steps = Transitions(*(x.flatten(0, 1)[there] for x in read))
     tasks = task.reshape(len(task), -1).to(batch.reward).repeat_interleave(batch.reward.shape[1], dim=0)
     return Trials(steps, length[there], tasks[there])
 
