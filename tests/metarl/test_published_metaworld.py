@@ -119,7 +119,7 @@ def test_the_presets_are_the_published_ones(benchmark: str, tasks: int) -> None:
     assert maml.learner.outer.curvature_samples == per_update
     assert (maml.learner.gae_lambda, maml.learner.discount, maml.learner.policy.min_std) == (1.0, 0.99, 1e-6)
     trial = torch.zeros(1, 1, rl2.episodes_per_env * 500)
-    steps = list(chunks(trial.unsqueeze(-1), played(trial), torch.zeros(0, 2), steps=250, overlap=50))
+    steps = list(chunks(trial.unsqueeze(-1), played(trial), steps=250, overlap=50))
     assert len(steps) * rl2.learner.epochs == 240
     assert (rl2.learner.chunk_steps, rl2.learner.chunk_overlap, rl2.learner.learning_rate) == (250, 50, 5e-4)
 
@@ -283,21 +283,18 @@ def played(x: Tensor) -> TrajectoryBatch:
 )
 def test_the_starts_of_chunks(num_steps: int, steps: int, overlap: int, starts: list[int]) -> None:
     clock = torch.arange(num_steps, dtype=torch.float32).expand(1, 1, -1)
-    scale = torch.arange(num_steps, dtype=torch.float32).unsqueeze(-1).expand(-1, 2)
-    found = list(chunks(clock.unsqueeze(-1), played(clock), scale, steps=steps, overlap=overlap))
-    assert [chunk.batch.reward[0, 0, 0] for chunk in found] == starts
-    assert [chunk.begins for chunk in found] == [start == 0 for start in starts]
-    for chunk in found:
-        assert torch.equal(chunk.inputs[..., 0], chunk.batch.reward)
-        assert torch.equal(chunk.return_scale[:, 0], chunk.batch.reward[0, 0])
-        assert chunk.batch.reward.shape[-1] == (min(steps, num_steps) or num_steps)
+    found = list(chunks(clock.unsqueeze(-1), played(clock), steps=steps, overlap=overlap))
+    assert [chunk.reward[0, 0, 0] for _, chunk in found] == starts
+    for inputs, chunk in found:
+        assert torch.equal(inputs[..., 0], chunk.reward)
+        assert chunk.reward.shape[-1] == (min(steps, num_steps) or num_steps)
 
 
 def test_chunks_that_no_trial_lasts_to_are_left_out() -> None:
     batch = played(torch.zeros(1, 2, 12))
     valid = batch.valid.clone()
     valid[..., 6:] = False
-    found = list(chunks(batch.obs, batch._replace(valid=valid), torch.zeros(0, 2), steps=5, overlap=2))
+    found = list(chunks(batch.obs, batch._replace(valid=valid), steps=5, overlap=2))
     assert len(found) == 2
 
 

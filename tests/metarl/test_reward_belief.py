@@ -1,6 +1,7 @@
 """The belief of experiments/reward_belief.py: Bayes' rule by hand, acting as training recomputes it, goals found."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from metarl import presets
+from metarl.envs.fields import BadField
 from metarl.envs.registry import find_preset
 from metarl.extensions import LEARNERS
 from metarl.rollout import rollout
@@ -67,7 +69,7 @@ def test_what_training_recomputes_is_what_the_policy_saw(learner: Any, trained: 
     env = run.make_env(4, 1, stream="test")
     env.set_tasks(run.task.sample(4, torch.Generator().manual_seed(1)))
     batch, _ = rollout(env, learner.act, learner.actor(state, 4), 2, torch.Generator().manual_seed(2), trials=True)
-    dist = learner._dist(state.meta, learner._trial_inputs(state, batch))
+    dist = learner.replay(state, learner.credit(state, batch)).dist
     torch.testing.assert_close(dist.mean[batch.valid], batch.dist.mean[batch.valid], atol=1e-4, rtol=1e-4)
 
 
@@ -84,6 +86,5 @@ def test_nothing_is_believed_before_there_is_a_model(learner: Any) -> None:
 
 
 def test_what_is_to_be_inferred_has_to_be_named(learner: Any) -> None:
-    spec = find_preset("navigation", "maml2017").spec
-    with pytest.raises(ValueError, match=r"hidden is \(\): name the task's parameters"):
-        type(learner)().init(spec, torch.Generator())
+    with pytest.raises(BadField, match=r"hidden is \(\): name the task's parameters"):
+        replace(learner, hidden=())
