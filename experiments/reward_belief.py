@@ -26,9 +26,10 @@ from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, slope_of
 from metarl.losses.return_scale import mean_and_std_of
+from metarl.networks.distributions import of_each
 from metarl.networks.mlp import MLP, require_layers
 from metarl.networks.reward_model import RewardModel
-from metarl.networks.values import acting, init_actor_critic
+from metarl.networks.values import init_actor_critic
 from metarl.replay import Replay
 from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
 
@@ -146,7 +147,8 @@ class RewardBelief(TrialPPO):
             seen = seen_of(memory.last, action, reached, memory.first)
             memory = Memory(memory.evidence + self.model.evidence(model, known, seen, reward), memory.first, here)
         features = self.model.features(known, memory.evidence).unflatten(0, obs.shape[:2])
-        dist = acting(self.policy, params, self._inputs(obs, features))
+        seen = self._inputs(obs, features)
+        dist = of_each(self.policy(params, seen), seen)
         return dist.sample(generator), dist, RewardBeliefActor(params, model, known, memory)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from .algorithms.outer import Gradient as Gradient
 from .algorithms.promp import ProMP as ProMP
 from .algorithms.reptile import Reptile as Reptile
 from .algorithms.rl2 import RL2 as RL2
+from .algorithms.trials import TrialPPO as TrialPPO
 from .evaluate import held_out_tasks as held_out_tasks
 from .evaluate import meta_test as meta_test
 from .extensions import register as register

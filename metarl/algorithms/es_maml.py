@@ -19,11 +19,12 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
-from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt, of_each
+from metarl.algorithms.gradient import GradientLearner, HasMeta, adapt
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import log_likelihood_loss
+from metarl.networks.distributions import of_each
 from metarl.networks.normalize import learned, updated
 from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
 

@@ -1,6 +1,5 @@
 """Soft actor-critic on the replayed experience of many tasks: what off-policy learners of tasks share."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 from metarl.algorithms.task_replay import Transition
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
-from metarl.losses.optim import OptimizerState
+from metarl.losses.optim import OptimizerState, adam_of
 from metarl.losses.sac import SoftNetworks, Transitions, bootstrapped, critic_loss, followed, policy_loss
 from metarl.networks.mlp import require_layers
 from metarl.types import Metrics, Params
@@ -103,11 +102,8 @@ class SoftLearner:
     ) -> Descended | None:
         """All gradient steps of a meta-update, each on what ``loss`` of parameters and slow copies draws; what it
         starts from stays as it is. None: the parameters are not finite any more."""
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in meta.items()}
-        adam = torch.optim.Adam(leaves.values(), lr=self.learning_rate, fused=True)
-        if optimizer:
-            adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
-        else:
+        leaves, adam = adam_of(meta, optimizer, self.learning_rate, fused=True)
+        if not optimizer:
             slow = {name: meta[name] for name in slow}
         sums: Terms = {}
         for _ in range(self.gradient_steps):

@@ -24,10 +24,11 @@ from metarl.losses.elbo import ELBO
 from metarl.losses.optim import OptimizerState
 from metarl.losses.ppo import Slope, descend, slope_of
 from metarl.networks.belief import BeliefModel, Transitions
+from metarl.networks.distributions import of_each
 from metarl.networks.mlp import MLP, require_layers
 from metarl.networks.protocol import Policy
 from metarl.networks.recurrent import ActorCritic
-from metarl.networks.values import acting, actor_critic, init_actor_critic
+from metarl.networks.values import actor_critic, init_actor_critic
 from metarl.replay import Replay
 from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
 
@@ -118,7 +119,8 @@ class VariBAD(TrialPPO):
         steps = Transitions(*(x.flatten(0, 1).unsqueeze(1) for x in brought))
         hidden = hidden.lerp(self.belief.remember(belief, steps, hidden)[1], begun)
         features = self.belief.posterior(belief, hidden).features().unflatten(0, obs.shape[:2])
-        dist = acting(self.policy, params, self._inputs(obs, features))
+        seen = self._inputs(obs, features)
+        dist = of_each(self.policy(params, seen), seen)
         return dist.sample(generator), dist, VariBADActor(params, belief, Memory(hidden, torch.ones_like(begun)))
 
     @torch.no_grad()

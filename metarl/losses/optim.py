@@ -13,14 +13,23 @@ OptimizerState = dict[str, Any]
 """Of torch's Adam; empty before the first step, and always for TRPO."""
 
 
+def adam_of(
+    params: Params, optimizer: OptimizerState, learning_rate: float, **options: Any
+) -> tuple[Params, torch.optim.Adam]:
+    """Copies of the parameters, and Adam that moves them in place; what it goes on from stays as it is."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, **options)
+    if optimizer:
+        adam.load_state_dict(copy.deepcopy(optimizer))
+        adam.param_groups[0]["lr"] = learning_rate
+    return leaves, adam
+
+
 def adam_step(
     meta: Params, gradient: Params, optimizer: OptimizerState, learning_rate: float
 ) -> tuple[Params, OptimizerState]:
     """One step of Adam; what it starts from stays as it is."""
-    leaves = {name: value.clone().requires_grad_() for name, value in meta.items()}
-    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=1e-8)
-    if optimizer:
-        adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
+    leaves, adam = adam_of(meta, optimizer, learning_rate)
     for name, leaf in leaves.items():
         leaf.grad = gradient[name]
     adam.step()

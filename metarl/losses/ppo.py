@@ -1,6 +1,5 @@
 """Epochs of gradient steps on one meta-batch, which is how PPO learns, whatever it maximizes."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metarl import ranks
-from metarl.losses.optim import OptimizerState
+from metarl.losses.optim import OptimizerState, adam_of
 from metarl.losses.return_scale import share_of
 from metarl.types import Metrics, Params, TrajectoryBatch
 
@@ -54,11 +53,7 @@ def descend(
     Args:
         max_grad_norm: longer gradients are shortened to this.
     """
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    adam = torch.optim.Adam(leaves.values(), lr=learning_rate, eps=eps)
-    if optimizer:
-        adam.load_state_dict(copy.deepcopy(optimizer))  # Adam works in place
-    adam.param_groups[0]["lr"] = learning_rate
+    leaves, adam = adam_of(params, optimizer, learning_rate, eps=eps)
     metrics: list[Metrics] = []
     for _ in range(epochs):
         for slope in slopes(leaves):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from metarl.envs.api import drawn
 from metarl.types import Metrics, Params
@@ -28,6 +29,11 @@ class Distribution(Protocol):
 
     def kl(self, other: Any) -> Float[Tensor, "*batch"]:
         """KL(self || other), of its own kind."""
+
+
+def of_each(dist: Distribution, obs: Float[Tensor, "*batch obs"]) -> Any:
+    """A distribution with leaves [*batch act], those that all observations share repeated."""
+    return tree_map(lambda x: x.expand(*obs.shape[:-1], x.shape[-1]), dist)
 
 
 class DiagGaussian(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import interface, register
-from metarl.networks.layers import glorot
+from metarl.networks.layers import init_products
 from metarl.types import Params
 
 PREFIX = "features."  # of an encoder's parameters among a policy's
@@ -110,11 +110,7 @@ class CNN(Encoder):
         channels = [self.image[2], *self.filters]
         height, width = self._sizes()[-1]
         rows = [self.kernel**2 * count for count in channels[:-1]] + [height * width * channels[-1]]
-        params: Params = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(rows, [*self.filters, self.features], strict=True)):
-            params[f"weight_{layer}"] = glorot((fan_in, fan_out), fan_in, fan_out, generator)
-            params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
-        return params
+        return init_products(zip(rows, [*self.filters, self.features], strict=True), generator)
 
     def __call__(self, params: Params, obs: Float[Tensor, "*batch n obs"]) -> Float[Tensor, "*batch n feature"]:
         x = obs.unflatten(-1, self.image)

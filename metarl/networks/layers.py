@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,15 @@ def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, generator: torch.G
     """Uniform weights of variance 2 / (fan_in + fan_out), on the generator's device."""
     bound = math.sqrt(6 / (fan_in + fan_out))
     return (2 * torch.rand(shape, generator=generator, device=generator.device) - 1) * bound
+
+
+def init_products(fans: Iterable[tuple[int, int]], generator: torch.Generator) -> Params:
+    """Glorot-uniform weights [in out] and zero biases, for layers x @ weight + bias: those may get leading axes."""
+    params: Params = {}
+    for layer, (fan_in, fan_out) in enumerate(fans):
+        params[f"weight_{layer}"] = glorot((fan_in, fan_out), fan_in, fan_out, generator)
+        params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
+    return params
 
 
 def init_layers(name: str, sizes: tuple[int, ...], generator: torch.Generator) -> Params:

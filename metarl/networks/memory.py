@@ -4,7 +4,6 @@ A memory maps inputs [batch time in] and its state (a pytree with leaves [batch 
 the state after the last step, so one call serves a single step of a rollout and a whole trial in the update.
 """
 
-import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from metarl.networks.fused_gru import FusedGRU, pays
+from metarl.networks.layers import glorot
 from metarl.types import Params
 
 HEADS = 4  # of attention
@@ -157,12 +157,9 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Float[Ten
 
 def _recurrent_weights(num_inputs: int, size: int, num_gates: int, generator: torch.Generator) -> Params:
     """Glorot-uniform from the inputs, orthogonal from the state, gate by gate; biases zero."""
-    bound = math.sqrt(6 / (num_inputs + size))
-    uniform = torch.rand(num_gates * size, num_inputs, generator=generator, device=generator.device)
-    recurrent = [orthogonal(size, size, generator) for _ in range(num_gates)]
     return {
-        "weight_ih": (2 * uniform - 1) * bound,
-        "weight_hh": torch.cat(recurrent),
+        "weight_ih": glorot((num_gates * size, num_inputs), num_inputs, size, generator),
+        "weight_hh": torch.cat([orthogonal(size, size, generator) for _ in range(num_gates)]),
         "bias_ih": torch.zeros(num_gates * size, device=generator.device),
         "bias_hh": torch.zeros(num_gates * size, device=generator.device),
     }

@@ -14,7 +14,7 @@ from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
 from metarl.networks.distributions import Categorical, DiagGaussian, std_metrics
 from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
-from metarl.networks.layers import glorot
+from metarl.networks.layers import init_products
 from metarl.networks.normalize import initial, normalized
 from metarl.networks.protocol import Policy
 from metarl.types import Metrics, Params
@@ -60,10 +60,7 @@ class MLP(Policy):
     def init(self, spec: EnvSpec, generator: torch.Generator) -> Params:
         """Glorot-uniform weights and zero biases, on the generator's device."""
         sizes = [self.encoder.num_features(spec) + self.context_size, *self.hidden_sizes, spec.action_dim]
-        params = encoder_params(self.encoder, spec, generator)
-        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            params[f"weight_{layer}"] = glorot((fan_in, fan_out), fan_in, fan_out, generator)
-            params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
+        params = encoder_params(self.encoder, spec, generator) | init_products(itertools.pairwise(sizes), generator)
         if not spec.discrete:
             params["log_std"] = torch.full((spec.action_dim,), math.log(self.init_std), device=generator.device)
         return params | (initial(spec, generator.device) if self.normalize_obs else {})

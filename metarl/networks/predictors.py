@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from metarl.envs.fields import require, require_numbers
-from metarl.networks.layers import glorot
+from metarl.networks.layers import glorot, init_products
 from metarl.networks.mlp import ACTIVATIONS, MOST_UNITS, require_layers
 from metarl.types import Params
 
@@ -44,11 +44,7 @@ class MLP:
     def init(self, shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Params:
         """Glorot-uniform weights and zero biases, on the generator's device."""
         sizes = [math.prod(shape), *self.hidden_sizes]
-        params: Params = {}
-        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            params[f"weight_{layer}"] = glorot((fan_in, fan_out), fan_in, fan_out, generator)
-            params[f"bias_{layer}"] = torch.zeros(fan_out, device=generator.device)
-        return params | head(sizes[-1], outputs, generator)
+        return init_products(itertools.pairwise(sizes), generator) | head(sizes[-1], outputs, generator)
 
     def features(self, params: Params, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n feature"]:
         """What the last layer sees."""

@@ -1,15 +1,14 @@
 """Value functions without memory: a network beside a policy's, or a baseline that is fitted anew to each batch."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require, require_numbers
+from metarl.networks.distributions import of_each
 from metarl.networks.layers import apply_layers, init_layers
 from metarl.networks.normalize import learned, normalized
 from metarl.networks.protocol import Policy
@@ -30,13 +29,9 @@ def init_actor_critic(
     return learned(meta) | value | meta  # the statistics behind what has moments
 
 
-def acting(policy: Policy, params: Params, seen: Float[Tensor, "*batch n in"]) -> Any:
-    """The distribution of the action, its leaves in full."""
-    return tree_map(lambda x: x.expand(*seen.shape[:-1], x.shape[-1]), policy(params, seen))
-
-
 def actor_critic(policy: Policy, params: Params, seen: Float[Tensor, "*batch n in"]) -> ActorCritic:
-    dist, value = acting(policy, params, seen), apply_layers(params, "value", normalized(params, seen), torch.tanh)
+    dist = of_each(policy(params, seen), seen)
+    value = apply_layers(params, "value", normalized(params, seen), torch.tanh)
     return ActorCritic(dist, value.squeeze(-1), None)
 
 

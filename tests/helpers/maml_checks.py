@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metarl.algorithms.gradient import of_each
 from metarl.algorithms.maml import MAML, MAMLState
 from metarl.envs.api import EnvSpec
 from metarl.losses.optim import flatten, unflatten
 from metarl.losses.policy_gradient import ratio_loss
+from metarl.networks.distributions import of_each
 from metarl.networks.mlp import MLP, CategoricalMLP, GaussianMLP
 from metarl.types import Params, TrajectoryBatch
 
