@@ -33,8 +33,8 @@ from metarl.algorithms.task_replay import Slots, Transition
 from metarl.envs.api import EnvSpec, drawn
 from metarl.envs.fields import BadField, require
 from metarl.losses.optim import OptimizerState
-from metarl.networks.dense import dense, dense_params
 from metarl.networks.distributions import TanhGaussian
+from metarl.networks.layers import dense, dense_params
 from metarl.networks.mlp import MOST_UNITS, require_layers
 from metarl.replay import Replay
 from metarl.types import Description, Experience, Metrics, Params, Previous, Stage, TrajectoryBatch, inner_stages

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.networks.dense import dense, dense_params
 from metarl.networks.distributions import TanhGaussian
+from metarl.networks.layers import dense, dense_params
 from metarl.types import Params
 
 LOG_STD = (-20.0, 2.0)  # of the policy's normals, as in the papers' code

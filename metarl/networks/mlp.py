@@ -14,7 +14,7 @@ from metarl.envs.fields import BadField, require, require_numbers
 from metarl.extensions import register
 from metarl.networks.distributions import Categorical, DiagGaussian, std_metrics
 from metarl.networks.encoders import Encoder, Identity, encode, encoder_params
-from metarl.networks.layers import init_products
+from metarl.networks.layers import init_products, stacked
 from metarl.networks.normalize import initial, normalized
 from metarl.networks.protocol import Policy
 from metarl.types import Metrics, Params
@@ -80,10 +80,7 @@ class MLP(Policy):
         if self.context_size:
             context = params[CONTEXT].unsqueeze(-2)
             hidden = torch.cat([hidden, context.expand(*obs.shape[:-1], self.context_size)], dim=-1)
-        for layer in range(len(self.hidden_sizes) + 1):
-            if layer > 0:
-                hidden = ACTIVATIONS[self.activation](hidden)
-            hidden = hidden @ params[f"weight_{layer}"] + params[f"bias_{layer}"].unsqueeze(-2)
+        hidden = stacked(params, "", hidden, ACTIVATIONS[self.activation], lambda x, w, b: x @ w + b.unsqueeze(-2))
         if "log_std" not in params:
             return Categorical.from_logits(hidden)
         return DiagGaussian(hidden, params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2))

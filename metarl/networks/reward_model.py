@@ -78,10 +78,12 @@ class RewardModel:
         return 2 * (hidden - low) / (high - low).clamp(min=1e-6) - 1
 
     def predicted(
-        self, model: Params, known: Params, seen: Float[Tensor, "*batch in"], task: Float[Tensor, "*batch hidden"]
-    ) -> Float[Tensor, "*batch"]:
+        self, model: Params, known: Params, seen: Float[Tensor, "*#batch in"], task: Float[Tensor, "*#batch hidden"]
+    ) -> Float[Tensor, "*#batch"]:
         """Standardized rewards; ``task`` as :meth:`relative` has it."""
-        return self._joined(model, self._of_step(model, known, seen) + apply_layers(model, "task", task))
+        mean, std = known["inputs"]
+        joined = apply_layers(model, "step", (seen - mean) / std) + apply_layers(model, "task", task)
+        return apply_layers(model, "reward", silu(joined), silu).squeeze(-1)
 
     def errors(
         self,
@@ -105,8 +107,7 @@ class RewardModel:
         low, high = known["box"]
         if (low > high).any():
             return seen.new_zeros(*reward.shape, self.candidates)
-        step, tasks = self._of_step(model, known, seen).unsqueeze(-2), known["spread"]
-        predicted = self._joined(model, step + apply_layers(model, "task", tasks))
+        predicted = self.predicted(model, known, seen.unsqueeze(-2), known["spread"])
         error = (self.standardized(known, reward).unsqueeze(-1) - predicted) / (self.temper * known["error"])
         return -(error.square() / 2).clamp(max=MOST_EVIDENCE)
 
@@ -116,10 +117,3 @@ class RewardModel:
         mean = weight @ tasks
         variance = weight @ tasks.square() - mean.square()
         return torch.cat([mean, variance.clamp(min=0).sqrt()], dim=-1)
-
-    def _of_step(self, model: Params, known: Params, seen: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch unit"]:
-        mean, std = known["inputs"]
-        return apply_layers(model, "step", (seen - mean) / std)
-
-    def _joined(self, model: Params, first: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch"]:
-        return apply_layers(model, "reward", silu(first), silu).squeeze(-1)

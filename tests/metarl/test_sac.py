@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from metarl.losses.sac import SoftNetworks, Transitions, bootstrapped, critic_loss, followed, policy_loss
-from metarl.networks.dense import dense, dense_params
 from metarl.networks.distributions import TanhGaussian
+from metarl.networks.layers import dense, dense_params
 from metarl.types import Params
 
 pytestmark = pytest.mark.usefixtures("one_thread")
