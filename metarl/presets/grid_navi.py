@@ -2,10 +2,11 @@
 
 VariBAD's ``tuned`` is ours: the published networks and likelihoods with larger meta-batches, steps and passes. Its
 belief takes many and large gradient steps from a long replay, for a thousand of the published size taught it next to
-nothing. It plays the first episode as well as can be, greedily, after 4.8M steps (docs/results.md). ``varibad`` has the settings of the published code (lmzintgraf/varibad,
-``config/gridworld/args_grid_varibad.py``: 20M environment steps, 960 an update; here without embeddings in the policy
-and decoders, and the value's squared error in deviations of the return, not clipped, in place of rewards over a running
-deviation and a clipped Huber loss). RL²'s ``tuned`` is ours and has the same experience.
+nothing. It plays the first episode as well as can be, greedily, after 4.8M steps (docs/results.md). ``varibad`` has the
+settings of the published code (lmzintgraf/varibad, ``config/gridworld/args_grid_varibad.py``: 20M environment steps,
+960 an update; here without embeddings in the policy and decoders, and the value's squared error in deviations of the
+return, not clipped, in place of rewards over a running deviation and a clipped Huber loss). RL²'s ``tuned`` is ours and
+has the same experience.
 """
 
 from metarl.algorithms.rl2 import RL2
