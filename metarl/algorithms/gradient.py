@@ -52,7 +52,7 @@ def adapt(
 
 def of_each(dist: Distribution, obs: Float[Tensor, "*batch obs"]) -> Any:
     """A distribution with leaves [*batch act], those that all observations share repeated."""
-    return tree_map(lambda x: x.expand(*obs.shape[:-1], x.shape[-1]), dist)
+    return type(dist)(*(x.expand(*obs.shape[:-1], x.shape[-1]) for x in dist))
 
 
 @runtime_checkable
