@@ -150,33 +150,31 @@ class BatchedTaskEnv:
         self.clock += 1
         self._steps += 1
         next_obs = self._by_task(self.worlds.observe())
-        reward, terminated, success, failed = (self._by_task(x) for x in outcome)
-        if self._uneventful(next_obs, reward, terminated, failed):
-            none = torch.zeros_like(failed)
-            return Step(next_obs, next_obs, reward, none, none, success, none)
-        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
-        diverged = failed | unseen | unpaid
+        reward, terminated, success, diverged = (self._by_task(x) for x in outcome)
+        on_gpu = self.device.type != "cpu"  # to ask it costs more than to work out what may be nowhere
+        if on_gpu or not self._all_well(next_obs, reward, diverged):
+            next_obs, reward, diverged = self._without_bad(next_obs, reward, diverged)
+            terminated, success = terminated & ~diverged, success & ~diverged
         truncated = (self.clock >= self.spec.horizon) | diverged
-        ended = terminated | truncated
+        ended, obs = terminated | truncated, next_obs
+        if self.restarts and (on_gpu or self._on_schedule() or ended.any()):
+            obs = self._restart(ended, self._drawing())
+        return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
+
+    def _all_well(self, next_obs: Tensor, reward: Tensor, failed: Tensor) -> bool:
+        """Whether no episode diverged, on the CPU: numpy finds a flag in a third of torch's time."""
+        flagged = failed.numpy().any() or self._spoiled.numpy().any()
+        return not flagged and _all_sound(next_obs) and _all_sound(reward)
+
+    def _without_bad(self, next_obs: Tensor, reward: Tensor, failed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros where an observation or a reward is not sound, and which worlds diverged; counts them by what failed."""
+        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
         found = torch.stack([failed, unseen & ~failed, unpaid & ~unseen & ~failed], dim=2)
         found = (found & ~self._resting.unsqueeze(-1)).sum(1)
         self.faults += found
         self.num_diverged += found.sum()
         next_obs, reward = next_obs.masked_fill(unseen.unsqueeze(-1), 0.0), reward.masked_fill(unpaid | failed, 0.0)
-        terminated, success = terminated & ~diverged, success & ~diverged
-        obs = self._restart(ended, self._drawing()) if self.restarts else next_obs
-        return Step(obs, next_obs, reward, terminated, truncated, success, diverged)
-
-    def _uneventful(self, next_obs: Tensor, reward: Tensor, terminated: Tensor, failed: Tensor) -> bool:
-        """Whether no episode ends in this step, as in most: on a CPU, to ask costs a fourth of saying where one does.
-
-        A GPU is not asked, for it would have to wait.
-        """
-        if self.device.type != "cpu" or self._on_schedule() or self.clock.numpy().max() >= self.spec.horizon:
-            return False
-        if any(x.numpy().any() for x in (failed, terminated, self._spoiled)):  # numpy: in a third of torch's time
-            return False
-        return _all_sound(next_obs) and _all_sound(reward)
+        return next_obs, reward, failed | unseen | unpaid
 
     def restart(self, worlds: Bool[Tensor, "task env"]) -> Float[Tensor, "task env obs"]:
         """Begins new episodes in these worlds alone, between two steps; returns the observation of every world."""
@@ -195,6 +193,9 @@ class BatchedTaskEnv:
     def _first_obs(self) -> Float[Tensor, "task env obs"]:
         """Observes, and notes the episodes that are spoiled from the beginning; elsewhere observations are sound."""
         obs = self._by_task(self.worlds.observe())
+        if self.device.type == "cpu" and _all_sound(obs):
+            self._spoiled = torch.zeros_like(self._resting)
+            return obs
         self._spoiled = ~_sound(obs).all(-1)
         return obs.masked_fill(self._spoiled.unsqueeze(-1), 0.0)
 
