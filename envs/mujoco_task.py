@@ -167,7 +167,7 @@ class MujocoWorlds:
         physics, task = self.physics, self.task
         action = action.detach().to(self._ctrl)
         before = task.measure(physics)
-        torch.mul(action, self._ctrl_scale, out=self._ctrl).add_(self._ctrl_center)
+        torch.add(action * self._ctrl_scale, self._ctrl_center, out=self._ctrl)
         diverged = physics.step(task.frame_skip, self._awake)
         reward = task.reward(physics, before, action, self._task_parameter)
         if reward.shape != diverged.shape:

@@ -167,7 +167,7 @@ class BatchedTaskEnv:
         return not flagged and _all_sound(next_obs) and _all_sound(reward)
 
     def _without_bad(self, next_obs: Tensor, reward: Tensor, failed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Zeros where an observation or a reward is not sound, and which worlds diverged; counts them by what failed."""
+        """Zeros where an observation or a reward is not sound, and the worlds that diverged; counts what failed."""
         unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
         found = torch.stack([failed, unseen & ~failed, unpaid & ~unseen & ~failed], dim=2)
         found = (found & ~self._resting.unsqueeze(-1)).sum(1)

@@ -8,13 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
-from torch.utils._pytree import tree_map
 
 from metarl.envs.api import EnvSpec
 from metarl.envs.fields import require, require_numbers
 from metarl.losses.advantages import Divisor, discounted_returns, gae, normalize
 from metarl.losses.policy_gradient import log_likelihood_loss
-from metarl.networks.distributions import Distribution
 from metarl.networks.mlp import MLP
 from metarl.networks.protocol import Policy
 from metarl.networks.values import LinearFeatureBaseline
@@ -50,8 +48,8 @@ def adapt(
     return params | {name: adapting[name] - inner_lr[name] * gradient[name] for name in adapting}
 
 
-def of_each(dist: Distribution, obs: Float[Tensor, "*batch obs"]) -> Any:
-    """A distribution with leaves [*batch act], those that all observations share repeated."""
+def of_each(dist: Any, obs: Float[Tensor, "*batch obs"]) -> Any:
+    """A distribution (a NamedTuple of tensors) with leaves [*batch act], those that all observations share repeated."""
     return type(dist)(*(x.expand(*obs.shape[:-1], x.shape[-1]) for x in dist))
 
 
