@@ -115,7 +115,8 @@ class MujocoWorlds:
         self._ctrl = physics.bind("ctrl")
         self._awake = torch.ones(physics.num_worlds, dtype=torch.bool, device=physics.device)
         self._nowhere = torch.zeros(physics.num_worlds, dtype=torch.bool, device=device)
-        self._ends, self._has_success = task.spec.terminates, task.spec.has_success
+        self._ends = type(task).terminated is not MujocoTask.terminated  # else nowhere, and not asked
+        self._solves = type(task).success is not MujocoTask.success
         task.measure(physics)  # binds what it reads before the first step
         expected = (physics.num_worlds, task.spec.obs_dim)
         if (shape := tuple(task.observe(physics).shape)) != expected:
@@ -173,7 +174,7 @@ class MujocoWorlds:
         if reward.shape != diverged.shape:
             raise BadField(f"reward of {task.name} gives {tuple(reward.shape)}: [world] is {tuple(diverged.shape)}")
         terminated = task.terminated(physics, self._task_parameter).to(self._device) if self._ends else self._nowhere
-        success = task.success(physics, self._task_parameter).to(self._device) if self._has_success else self._nowhere
+        success = task.success(physics, self._task_parameter).to(self._device) if self._solves else self._nowhere
         return Outcome(reward.to(self._device, self._dtype), terminated, success, diverged.to(self._device))
 
     def state_dict(self) -> dict[str, Tensor]:
