@@ -114,6 +114,9 @@ class MujocoWorlds:
         self._factors: dict[str, float] = {}
         self._ctrl = physics.bind("ctrl")
         self._awake = torch.ones(physics.num_worlds, dtype=torch.bool, device=physics.device)
+        self._nowhere = torch.zeros(physics.num_worlds, dtype=torch.bool, device=device)
+        self._ends = type(task).terminated is not MujocoTask.terminated  # else nowhere, and not asked
+        self._solves = type(task).success is not MujocoTask.success
         task.measure(physics)  # binds what it reads before the first step
         expected = (physics.num_worlds, task.spec.obs_dim)
         if (shape := tuple(task.observe(physics).shape)) != expected:
@@ -163,19 +166,16 @@ class MujocoWorlds:
 
     def step(self, action: Float[Tensor, "world act"]) -> Outcome:
         physics, task = self.physics, self.task
-        action = action.to(self._ctrl)
+        action = action.detach().to(self._ctrl)
         before = task.measure(physics)
-        self._ctrl.copy_(action * self._ctrl_scale + self._ctrl_center)
+        torch.add(action * self._ctrl_scale, self._ctrl_center, out=self._ctrl)
         diverged = physics.step(task.frame_skip, self._awake)
         reward = task.reward(physics, before, action, self._task_parameter)
         if reward.shape != diverged.shape:
             raise BadField(f"reward of {task.name} gives {tuple(reward.shape)}: [world] is {tuple(diverged.shape)}")
-        return Outcome(
-            reward.masked_fill(diverged, 0.0).to(self._device, self._dtype),
-            (task.terminated(physics, self._task_parameter) & ~diverged).to(self._device),
-            task.success(physics, self._task_parameter).to(self._device),
-            diverged.to(self._device),
-        )
+        terminated = task.terminated(physics, self._task_parameter).to(self._device) if self._ends else self._nowhere
+        success = task.success(physics, self._task_parameter).to(self._device) if self._solves else self._nowhere
+        return Outcome(reward.to(self._device, self._dtype), terminated, success, diverged.to(self._device))
 
     def state_dict(self) -> dict[str, Tensor]:
         task = {"task": self._task_parameter.clone()} if self._tasks_given else {}

@@ -67,9 +67,9 @@ def _play(
     steps: list[dict[str, Any]] = []
     obs = env.reset()
     previous = nothing_before(obs, env.spec.action_dim)
-    episodes_left = torch.full((env.num_tasks, env.num_envs), episodes, device=env.device)
+    played = torch.zeros(env.num_tasks, env.num_envs, dtype=torch.int64, device=env.device)  # episodes
     steps_left = torch.full((env.num_tasks, 1), min_steps, device=env.device)
-    playing = episodes_left > 0
+    playing, counted = played < episodes, 0  # steps that steps_left knows of
     can_stop_early = env.spec.terminates or min_steps > 0
     for t in range(num_steps):
         if can_stop_early and t % EARLY_STOP_INTERVAL == 0 and not playing.any():
@@ -86,7 +86,7 @@ def _play(
                 "truncated": step.truncated,
                 "clock": clock,
                 "success": step.success,
-                "valid": playing.clone(),
+                "valid": playing,
                 "diverged": step.diverged,
                 "dist": dist,
                 "next_obs": step.next_obs,
@@ -94,10 +94,15 @@ def _play(
         )
         previous = Previous(action, step.reward, step.terminated, step.truncated, step.next_obs)
         ended = step.terminated | step.truncated
-        episodes_left -= ended.long()
-        steps_left -= playing.sum(1, keepdim=True)
-        playing &= ~ended | (episodes_left > 0) | (steps_left > 0)
-        env.rest(~playing)
+        if env.device.type != "cpu" or ended.any():  # to ask a GPU costs more than the rest
+            played += ended
+            goes_on = ~ended | (played < episodes)
+            if min_steps:
+                steps_left -= (t + 1 - counted) * playing.sum(1, keepdim=True)
+                counted = t + 1
+                goes_on |= steps_left > 0
+            playing = playing & goes_on
+            env.rest(~playing)
         obs = step.obs
     if can_stop_early:  # the last world decides when the others' play ends, not what they are given to play with next
         generator.manual_seed(stream_seed(generator.initial_seed(), "next rollout"))

@@ -39,7 +39,7 @@ class CpuPhysics:
         self._expanded: dict[str, Tensor] = {}
         self._flags = int(model.opt.disableflags)
         self._state = {name: field for name in sorted(STATE_FIELDS) if (field := self.bind(name)).numel()}
-        self._time = self._state["time"]
+        self._time = self._batch.bind("time")
         self.reset(torch.ones(num_worlds, dtype=torch.bool))
 
     def bind(self, field: str) -> Tensor:
@@ -64,7 +64,7 @@ class CpuPhysics:
         self._batch.set_const()
 
     def step(self, substeps: int, awake: Tensor | None = None) -> Tensor:
-        before = self._time.clone()
+        before = self._time.copy()  # numpy: beside a step of physics every small call of torch's shows
         ids = None if awake is None else awake.numpy()
         if self._stage == mujoco.mjtStage.mjSTAGE_POS:
             self._batch.step(ids=ids, nstep=substeps)
@@ -73,11 +73,11 @@ class CpuPhysics:
             self._batch.step(ids=ids, nstep=substeps, stage=self._stage)
         # MuJoCo resets a world whose state blew up and goes on as if nothing had happened; only its time tells.
         failed = ~(self._time > before)  # NaN is not
-        return failed if awake is None else failed & awake
+        return torch.from_numpy(failed if ids is None else failed & ids)
 
     def reset(self, mask: Tensor) -> None:
         self._batch.reset(ids=mask.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
-        self._time[mask] = 1.0  # s; so that MuJoCo's own reset, to 0, shows in the first step too
+        self._time[mask.numpy()] = 1.0  # s; so that MuJoCo's own reset, to 0, shows in the first step too
 
     def forward(self, mask: Tensor) -> None:
         if self._stage == mujoco.mjtStage.mjSTAGE_POS:

@@ -106,7 +106,7 @@ class GridWorlds:
         self.position = (self.position + self._moves[action.argmax(1)]).clamp(0.0, self.cells - 1.0)
         self._note()
         arrived = (self.position == self.goal).all(1)
-        reward = torch.full_like(self.position[:, 0], COST).masked_fill(arrived, REWARD)
+        reward = torch.where(arrived, REWARD, COST)
         return Outcome(reward, self._nowhere, self._nowhere, self._nowhere)
 
     def picture(self, world: int) -> NDArray[np.uint8]:
@@ -126,7 +126,7 @@ class GridWorlds:
 
     def _note(self) -> None:
         here = (self.position[:, 0] * self.cells + self.position[:, 1]).long()
-        self.visited = self.visited | torch.nn.functional.one_hot(here, self.cells**2).bool()
+        self.visited = self.visited.scatter(1, here[:, None], True)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name).clone() for name in ("position", "goal", "visited")}

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from earlier_rollout import as_before, earlier_rollout
 from run_checks import TINY, run_quietly
 from torch import Tensor
 from torch.distributions import Independent, Normal
+from torch.utils._pytree import tree_leaves
 
 from metarl import MAML, GaussianMLP
 from metarl.envs.api import EnvSpec, TaskEnv
 from metarl.envs.registry import find_preset
 from metarl.envs.worlds import BatchedTaskEnv, Outcome
 from metarl.networks.distributions import DiagGaussian
+from metarl.networks.mlp import MLP
 from metarl.rollout import rollout
 from metarl.runs.folder import create_run
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -288,6 +291,56 @@ def test_a_run_collects_the_steps_it_is_asked_for(tmp_path: Path) -> None:
     run_quietly(replace(TINY, min_steps=37), run)
     *_, last = csv.DictReader((run / "progress.csv").read_text().splitlines())
     assert 2 * 2 * 2 * 37 <= int(last["env_steps"]) < 2 * 2 * 2 * (37 + 2 * 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "horizon", "min_steps"),
+    [
+        ("half_cheetah_dir", "v5", 12, 0),
+        ("walker2d_vel", "v5", 40, 0),  # falls
+        ("navigation", "corner", 12, 0),
+        ("navigation", "maml2017", 8, 40),  # plays on
+        ("bandit", "k5", 1, 0),  # ends in every step
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_bits_are_those_of_a_loop_that_works_out_every_flag_in_every_step(
+    name: str, preset: str, horizon: int, min_steps: int, fails: bool
+) -> None:
+    """The loop and the environment of ``earlier_rollout``; with ``fails``, world 1 is lost in the third step."""
+    tasks = replace(find_preset(name, preset), horizon=horizon)
+    learner = MAML(policy=MLP((8,)))
+    actor = learner.actor(learner.init(tasks.spec, torch.Generator().manual_seed(0)), 2)
+
+    def played(earlier: bool) -> tuple[TrajectoryBatch, TaskEnv]:
+        env, calls = tasks.make(2, 3, seed=0, num_threads=1), []
+        env.set_tasks(tasks.sample(2, torch.Generator().manual_seed(1)))
+
+        def act(*arguments: Any) -> Any:
+            calls.append(1)
+            if fails and len(calls) == 3:
+                lose(env.worlds)
+            return learner.act(*arguments)
+
+        play, env = (earlier_rollout, as_before(env)) if earlier else (rollout, env)
+        return play(env, act, actor, 3, torch.Generator().manual_seed(2), min_steps=min_steps)[0], env
+
+    (found, env), (expected, before) = played(False), played(True)
+    steps = found.reward.shape[-1]
+    assert not expected.valid[..., steps:].any()
+    for field, one in found._asdict().items():
+        for a, b in zip(tree_leaves(one), tree_leaves(getattr(expected, field)), strict=True):
+            assert torch.equal(a, b[:, :, :steps]), field
+    assert torch.equal(env.faults, before.faults)
+    assert env.faults.sum() == env.num_diverged == (fails and name != "bandit")
+
+
+def lose(worlds: Any) -> None:
+    """Makes the state of world 1 no number; bandits have none."""
+    if hasattr(worlds, "physics"):
+        worlds.physics.bind("qpos")[1, 1] = torch.nan
+    elif hasattr(worlds, "position"):
+        worlds.position[1] = torch.nan
 
 
 @pytest.mark.parametrize(("name", "preset"), [("walker2d_rand_params", "promp"), ("ant_dir", "maml2017")])
