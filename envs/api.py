@@ -56,7 +56,7 @@ class Several(torch.Generator):
     """
 
     def __new__(cls, parts: Sequence[torch.Generator]) -> "Several":
-        return super().__new__(cls, parts[0].device)
+        return super().__new__(cls, parts[0].device)  # type: ignore[call-arg]
 
     def __init__(self, parts: Sequence[torch.Generator]) -> None:
         self.parts = list(parts)

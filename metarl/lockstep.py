@@ -22,6 +22,8 @@ from metarl.envs.registry import TaskDistribution
 from metarl.rollout import EARLY_STOP_INTERVAL, PLAYER, Act, may_stop_early, play
 from metarl.types import Actor, Previous, TrajectoryBatch
 
+HEARING = 0.2  # s between looks of the main thread at signals that another one was sent
+
 _SEAT: ContextVar["Seat | None"] = ContextVar("seat", default=None)
 
 
@@ -71,6 +73,7 @@ class Seat:
         PLAYER.set(self._play)
         try:
             self.turns.wait(self)
+            torch.set_num_threads(self.turns.num_threads)  # a new thread takes what another one set last
             self.result = work()
         except BaseException as error:
             self.error = error
@@ -95,8 +98,10 @@ class Turns:
         check: called with a seat's number, in its thread, whenever it goes on; it may raise to end it.
     """
 
-    def __init__(self, works: Sequence[Callable[[], Any]], *, check: Callable[[int], None] = lambda number: None) -> None:
-        self.check = check
+    def __init__(
+        self, works: Sequence[Callable[[], Any]], *, check: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self.check, self.num_threads = check, torch.get_num_threads()
         self.seats = [Seat(self, number, work) for number, work in enumerate(works)]
         self._left = list(self.seats)
         self._turn: Seat | None = self.seats[0]
@@ -107,7 +112,8 @@ class Turns:
         for seat in self.seats:
             seat.thread.start()
         for seat in self.seats:
-            seat.thread.join()
+            while seat.thread.is_alive():
+                seat.thread.join(HEARING)
         return self.seats
 
     def wait(self, seat: Seat) -> None:

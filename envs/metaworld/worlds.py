@@ -271,8 +271,7 @@ class MetaWorlds:
         state = {"task": self._task[rows].clone()}
         for kind, group in self._groups.items():
             of_kind = worlds[self._where[kind]]
-            own = (of_kind >= rows.start) & (of_kind < rows.stop)
-            if own.any():
+            if (own := (of_kind >= rows.start) & (of_kind < rows.stop)).any():
                 state |= {f"{kind}/{name}": value[own] for name, value in group.state_dict().items()}
         return state
 

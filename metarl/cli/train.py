@@ -79,11 +79,11 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     form = kind[type(start.task), type(start.learner)]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
+    others: list[Path] = []
     if options.seeds:
         alone = of_seeds(options, arguments)
-        made = [folder_of(one, recorded) for one in alone]
+        run, *others = made = [folder_of(one, recorded) for one in alone]
         exit_code = execute_together([one.experiment for one in alone], made)
-        run = made[0].parent / f"{{{','.join(folder.name for folder in made)}}}" if len(made) > 1 else made[0]
     else:
         with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
             run = ranks.of_first(lambda: folder_of(options, recorded))
@@ -97,6 +97,7 @@ def train(arguments: Sequence[str], task: str | None) -> int:
             f"done: metarl evaluate {run}{code_option} · "
             + ("" if isinstance(start, FewShotExperiment) else f"metarl video {run}{code_option} · ")
             + f"tensorboard --logdir {run.parent}"
+            + (f" · likewise {', '.join(map(str, others))}" if others else "")
         )
     return exit_code
 
@@ -121,10 +122,13 @@ def of_seeds(options: Any, arguments: Sequence[str]) -> list[Any]:
     if len(set(options.seeds)) < len(options.seeds):
         raise ValueError(f"seeds is {seeds}: use each seed once")
     names = [None if name is None else f"{name}-seed{seed}" for seed in options.seeds]
-    for taken in (options.runs / one for one in names if one is not None and not options.start_or_resume):
-        if taken.exists():
-            raise RunExists(f"{taken} exists: choose another --name, or continue with --start-or-resume")
     experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
+    for run, experiment in zip(names, experiments, strict=True):  # all, before any folder is made
+        if run is None or not (options.runs / run).exists():
+            continue
+        if not options.start_or_resume:
+            raise RunExists(f"{options.runs / run} exists: choose another --name, or continue with --start-or-resume")
+        require_same(load_experiment(options.runs / run, device=experiment.device), experiment)
     return [replace(options, experiment=one, name=name) for one, name in zip(experiments, names, strict=True)]
 
 

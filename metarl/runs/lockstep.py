@@ -48,9 +48,7 @@ class Board:
         if (found := self._found.pop(iteration, None)) is None:
             return
         if self._display is None:
-            self._display = ProgressDisplay(
-                self._total, start=iteration - 1, console=self._console, began=self._began
-            )
+            self._display = ProgressDisplay(self._total, start=iteration - 1, console=self._console, began=self._began)
         names = " ".join(str(self._seeds[number]) for number in sorted(found))
         of = f"seed{'s' * (len(found) > 1)} {names}: "
         self._display.update(iteration - 1, *(found[number] for number in sorted(found)), of=of)

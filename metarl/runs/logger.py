@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -56,6 +56,7 @@ class ScalarLog:
         write_whole(self._path, table.written(self._columns, self._rows, header=bool(self._columns)))
 
 
+@runtime_checkable
 class Display(Protocol):
     """What shows the progress of a run."""
 
