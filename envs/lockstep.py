@@ -21,7 +21,7 @@ class Share:
     """:class:`metarl.envs.worlds.Worlds` of one seed, which others move: it knows its tasks and what state it is in."""
 
     def __init__(self) -> None:
-        self.all: Worlds
+        self.all: Worlds | None = None
         self.rows: slice
         self.task: Tensor | None = None
         self.loaded: dict[str, Tensor] | None = None
@@ -38,6 +38,7 @@ class Share:
     def state_dict(self) -> dict[str, Tensor]:
         if self.loaded is not None:
             return {name: value.clone() for name, value in self.loaded.items()}
+        assert self.all is not None
         part = getattr(self.all, "part", None)
         if part is not None:
             return dict(part(self.rows))
@@ -90,7 +91,9 @@ class Together(BatchedTaskEnv):
         self._rested: list[tuple[int, Tensor]] = []
         worlds = envs[0].num_tasks * env.num_envs
         for number, each in enumerate(envs):
+            overflowed = each.num_overflowed
             each.together, each.worlds.all = self, env.worlds
+            each._overflowed_before += overflowed - each.num_overflowed
             each.worlds.rows = slice(number * worlds, (number + 1) * worlds)
 
     def reset(self) -> Float[Tensor, "task env obs"]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +68,7 @@ class Seat:
     def _let_others(self) -> None:
         self.turns.next()
         self.turns.wait(self)
+        self.turns.check(self.number)
 
     def _live(self, work: Callable[[], Any]) -> None:
         _SEAT.set(self)
@@ -82,11 +84,13 @@ class Seat:
     def _play(
         self, env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, *rest: Any
     ) -> tuple[TrajectoryBatch, Actor]:
-        act = self.turns.checked(act, self.number)
+        check = partial(self.turns.check, self.number)
         if not isinstance(env, SeatEnv):
-            return play(env, act, actor, episodes, generator, *rest)
+            return play(env, _checked(act, check), actor, episodes, generator, *rest)
         found: tuple[TrajectoryBatch, Actor] = self.ask(
-            Wish((env.kind, episodes, *rest), _play_together, Rollout(env, act, actor, episodes, generator, *rest))
+            Wish(
+                (env.kind, episodes, *rest), _play_together, Rollout(env, act, actor, episodes, generator, *rest, check)
+            )
         )
         return found
 
@@ -120,7 +124,6 @@ class Turns:
         """Until it is a seat's turn; called by its thread."""
         with self._changed:
             self._changed.wait_for(lambda: self._turn is seat)
-        self.check(seat.number)
 
     def next(self) -> None:
         """Gives the turn to a seat that can use it; called by the thread that has it."""
@@ -134,15 +137,6 @@ class Turns:
     def leave(self, seat: Seat) -> None:
         self._left.remove(seat)
         self.next()
-
-    def checked(self, act: Act, number: int) -> Act:
-        """The same, and a check before every step."""
-
-        def acting(*arguments: Any) -> tuple[Tensor, Any, Actor]:
-            self.check(number)
-            return act(*arguments)
-
-        return acting
 
     def _ready(self) -> list[Seat]:
         return [seat for seat in self._left if seat.wish is None and seat.iteration is None]
@@ -196,6 +190,8 @@ class Rollout:
     generator: torch.Generator
     min_steps: int
     trials: bool
+    check: Callable[[], None]
+    """Raises where the seat is to end."""
 
 
 def _play_together(rollouts: list[Rollout]) -> list[tuple[TrajectoryBatch, Actor]]:
@@ -204,6 +200,7 @@ def _play_together(rollouts: list[Rollout]) -> list[tuple[TrajectoryBatch, Actor
     env = together([one.env for one in rollouts])
     act, actor = _one_actor(rollouts) or _side_by_side(rollouts)
     generator = Several([one.generator for one in rollouts])
+    act = _checked(act, first.check)
     batch, actor = play(env, act, actor, first.episodes, generator, first.min_steps, first.trials)
     env.give_back()
     generator.require_unused()
@@ -218,14 +215,26 @@ def _play_together(rollouts: list[Rollout]) -> list[tuple[TrajectoryBatch, Actor
     return list(zip(batches, own, strict=True))
 
 
+def _checked(act: Act, check: Callable[[], None]) -> Act:
+    """The same, and a check before every step."""
+
+    def acting(*arguments: Any) -> tuple[Tensor, Any, Actor]:
+        check()
+        return act(*arguments)
+
+    return acting
+
+
 def _split(tree: Any, size: int, number: int) -> list[Any]:
     return [tree_map(lambda x: x[i * size : (i + 1) * size], tree) for i in range(number)]  # noqa: B023
 
 
 def _one_actor(rollouts: list[Rollout]) -> tuple[Act, Actor] | None:
-    """All parameters in one actor, where they are a policy's for each task: no product of matrices is of two tasks."""
+    """All parameters in one actor, where equal learners act by those of each task: no matrix product is of two."""
     actors, size = [one.actor for one in rollouts], rollouts[0].env.num_tasks
-    if not all(isinstance(actor, dict) and all(len(x) == size for x in actor.values()) for actor in actors):
+    of_each_task = all(isinstance(actor, dict) and all(len(x) == size for x in actor.values()) for actor in actors)
+    methods = [(getattr(one.act, "__func__", None), getattr(one.act, "__self__", None)) for one in rollouts]
+    if not of_each_task or methods[0][0] is None or any(method != methods[0] for method in methods):
         return None
     return rollouts[0].act, {name: torch.cat([actor[name] for actor in actors]) for name in actors[0]}
 

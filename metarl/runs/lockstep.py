@@ -1,6 +1,7 @@
 """Runs of several seeds in one process: their rollouts are played together, all else is each run's own."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class Board:
         self._found.setdefault(iteration, {})[number] = metrics
 
     def show(self, iteration: int) -> None:
-        """What was noted of an iteration, once."""
+        """What was noted of an iteration, once: the first seed that no other is behind calls it."""
         if (found := self._found.pop(iteration, None)) is None:
             return
         if self._display is None:
@@ -61,13 +62,7 @@ class Board:
             self._display.close()
 
 
-def execute_together(
-    experiments: Sequence[Experiment],
-    runs: Sequence[Path],
-    *,
-    console: Console | None = None,
-    callbacks: Sequence[Callable[[int, Metrics], object]] = (),
-) -> int:
+def execute_together(experiments: Sequence[Experiment], runs: Sequence[Path], *, console: Console | None = None) -> int:
     """Trains experiments that differ in their seeds, each in its own folder, as :func:`execute` would one by one.
 
     A run that fails ends alone; the others go on.
@@ -97,14 +92,22 @@ def execute_together(
                 seat.catch_up(iteration)
             board.show(iteration)
 
-        return lambda: execute(
-            experiments[number],
-            runs[number],
-            console=SeedConsole(experiments[number].seed),
-            callbacks=[*callbacks, advance],
-            stopping=stoppings[number],
-            display=board,
-        )
+        def run() -> int:
+            try:
+                return execute(
+                    experiments[number],
+                    runs[number],
+                    console=SeedConsole(experiments[number].seed),
+                    callbacks=[advance],
+                    stopping=stoppings[number],
+                    display=board,
+                )
+            except Exception as error:
+                with contextlib.suppress(OSError):
+                    print(f"{runs[number]} ends here: {error}", file=sys.stderr)
+                raise
+
+        return run
 
     before = install(hear)
     try:
@@ -113,10 +116,7 @@ def execute_together(
         reinstall(before)
         with contextlib.suppress(OSError):  # of a closed terminal
             board.close_all()
-    failed = [(run, seat.error) for run, seat in zip(runs, seats, strict=True) if seat.error is not None]
-    for run, error in failed[1:]:
-        with contextlib.suppress(OSError):
-            Console(soft_wrap=True, markup=False, stderr=True).print(f"{run} failed, too: {error}")
-    if failed and failed[0][1] is not None:
-        raise failed[0][1]
+    for seat in seats:
+        if seat.error is not None:
+            raise seat.error
     return max(seat.result for seat in seats)

@@ -175,11 +175,12 @@ def test_stopped_together_they_go_on_alone_or_together(tmp_path: Path, monkeypat
         assert_same(other, run, momentary=True)
 
 
-def test_a_run_that_fails_ends_alone(tmp_path: Path) -> None:
+def test_a_run_that_fails_ends_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiments, runs = of_seeds(RECURRENT, tmp_path, [0, 1, 2])
     (runs[0] / "progress.csv").write_text("iteration,env_steps\n0,8\n")  # recorded, and nothing to continue from
     with pytest.raises(ValueError, match="no checkpoint to continue from"):
         execute_together(experiments, runs)
+    assert f"{runs[0]} ends here: " in capsys.readouterr().err
     _, alone = of_seeds(experiments[2], tmp_path / "alone", [2])
     run_quietly(experiments[2], alone[0])
     assert_same(runs[2], alone[0], momentary=True)
