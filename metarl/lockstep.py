@@ -82,16 +82,21 @@ class Seat:
         self.turns.leave(self)
 
     def _play(
-        self, env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, *rest: Any
+        self,
+        env: TaskEnv,
+        act: Act,
+        actor: Actor,
+        episodes: int,
+        generator: torch.Generator,
+        min_steps: int,
+        trials: bool,
     ) -> tuple[TrajectoryBatch, Actor]:
         check = partial(self.turns.check, self.number)
         if not isinstance(env, SeatEnv):
-            return play(env, _checked(act, check), actor, episodes, generator, *rest)
-        found: tuple[TrajectoryBatch, Actor] = self.ask(
-            Wish(
-                (env.kind, episodes, *rest), _play_together, Rollout(env, act, actor, episodes, generator, *rest, check)
-            )
-        )
+            return play(env, _checked(act, check), actor, episodes, generator, min_steps, trials)
+        kind = (env.kind, episodes, min_steps, trials)
+        detail = Rollout(env, act, actor, episodes, generator, min_steps, trials, check)
+        found: tuple[TrajectoryBatch, Actor] = self.ask(Wish(kind, _play_together, detail))
         return found
 
 
