@@ -78,7 +78,7 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for (discount, gae_lambda), mean, deviation in zip(CREDIT, found.mean(0), spread, strict=True):
         table.add_row(f"{discount}", f"{gae_lambda}", f"{mean:.3f} ± {deviation:.3f}")
-    Console().print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

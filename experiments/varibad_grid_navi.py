@@ -1,6 +1,6 @@
 """VariBAD and RL² on GridNavi (Zintgraf et al. 2020, section 5.1) beside the Bayes-optimal return of every episode.
 
-    python experiments/varibad_grid_navi.py [--learners varibad,rl2] [--seeds 0,1,2] [--iterations 1000]
+    python experiments/varibad_grid_navi.py [--learners varibad,rl2] [--seeds 0,1,2] [--iterations 400]
 
 Trains each preset ``tuned`` of ``grid_navi`` in a run folder, or takes the run that is there; plays every goal in many
 trials, with sampled and with greedy actions; prints the mean return by episode, and of VariBAD how far its decoded
@@ -55,7 +55,7 @@ def main() -> None:
     with errors_in_one_sentence():
         options: Options = parse(Options, None, description=__doc__)
         prepare_process(1)
-        report(options, Console())
+        report(options, Console(width=150))
 
 
 def report(options: Options, console: Console) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import TRPO
 from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.soft import SoftLearner
+from metarl.algorithms.varibad import VariBAD
 from metarl.runs.experiment import Experiment
 from metarl.runs.process import prepare_process
 from metarl.runs.snapshot import initial_progress
@@ -42,7 +44,8 @@ def measured_rate(experiment: Experiment, num_threads: int) -> float:
 
 def shortened(experiment: Experiment) -> Experiment:
     """The experiment with shorter episodes, and fewer worlds where that is not enough; TRPO's curvature shrinks alike,
-    and RL²'s chunks, so that an update takes as many gradient steps.
+    and RL²'s chunks, so that an update takes as many gradient steps; those on a replay, whose size does not follow the
+    batch's, become fewer, and begin at once.
 
     Worlds go last: a step of a few of them costs as much as one of many.
     """
@@ -63,4 +66,10 @@ def shortened(experiment: Experiment) -> Experiment:
         steps = max(1, round(learner.chunk_steps * horizon / task.horizon))
         overlap = min(steps - 1, round(learner.chunk_overlap * horizon / task.horizon))
         short = replace(short, learner=replace(learner, chunk_steps=steps, chunk_overlap=overlap))
+    if isinstance(learner, SoftLearner):
+        fewer = max(1, round(share * learner.gradient_steps))
+        short = replace(short, learner=replace(learner, warmup_steps=0, gradient_steps=fewer))
+    if isinstance(learner, VariBAD) and learner.elbo.replay_episodes and learner.elbo.belief_updates:
+        elbo = replace(learner.elbo, belief_updates=max(1, round(share * learner.elbo.belief_updates)))
+        short = replace(short, learner=replace(learner, elbo=elbo))
     return short

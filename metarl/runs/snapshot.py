@@ -24,9 +24,18 @@ from metarl.train import Progress
 
 
 def initial_progress(experiment: Experiment) -> Progress:
-    """The state before the first iteration, a function of the seed alone."""
+    """The state before the first iteration, a function of the seed alone.
+
+    Raises:
+        BadField: the learner begins with what no checkpoint may hold.
+    """
     seed, device = experiment.seed, experiment.device
     state = experiment.learner.init(experiment.task.spec, stream(seed, "parameters", device=device))
+    try:
+        require_like(state, plain(state))
+    except ValueError as error:
+        name = type(experiment.learner).__name__
+        raise BadField(f"learner is {name}, whose checkpoints could not be read: before training {error}") from error
     return Progress(
         state,
         tasks=stream(seed, "tasks"),

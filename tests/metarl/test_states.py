@@ -1,7 +1,7 @@
 """Checkpoints of before the learner's protocol changed still open, to the bits that they would have led to."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ from run_checks import TINY, edit, run_quietly
 from torch.utils._pytree import tree_leaves
 
 from metarl.algorithms.es_maml import ESMAML
-from metarl.algorithms.rl2 import RL2
+from metarl.algorithms.rl2 import RL2, RL2State
+from metarl.envs.api import EnvSpec
+from metarl.envs.fields import BadField
 from metarl.envs.small.tabular_mdp import TabularMDP
 from metarl.networks.mlp import GaussianMLP
 from metarl.networks.recurrent import RecurrentPolicy
 from metarl.runs import checkpoint
 from metarl.runs.experiment import Experiment
+from metarl.runs.snapshot import initial_progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MEMORY = RL2(RecurrentPolicy(memory_size=4), standardize_reward=True, epochs=1)
@@ -56,3 +59,16 @@ def test_a_checkpoint_of_before_goes_on_as_one_of_today(
         ends.append(tree_leaves(checkpoint.load_newest(run / checkpoint.DIRECTORY, pytest.fail)))
     assert len(ends[0]) == len(ends[1]) > 10
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(*ends, strict=True))
+
+
+@dataclass(frozen=True)
+class Unbounded(RL2):
+    def init(self, spec: EnvSpec, generator: torch.Generator) -> RL2State:
+        return super().init(spec, generator)._replace(reward_stats={"least": torch.tensor(torch.inf)})
+
+
+def test_a_learner_whose_checkpoints_could_not_be_read_is_refused_before_training() -> None:
+    """A run stopped before its first update could not have been resumed."""
+    experiment = replace(TINY, task=TabularMDP(horizon=4), learner=Unbounded(RecurrentPolicy(memory_size=4)))
+    with pytest.raises(BadField, match=r"Unbounded.*reward_stats.least holds numbers that are not finite"):
+        initial_progress(experiment)

@@ -32,7 +32,7 @@ from metarl.runs.folder import create_run
 from metarl.runs.pace import shortened
 from metarl.runs.recorded import recorded_rate
 from metarl.runs.status import clock
-from metarl.runs.studies import Column, Reported, Row, Study, env_steps
+from metarl.runs.studies import Column, Reported, Row, Study, env_steps, steps_of_iteration
 from metarl.runs.study_folders import MARK, collect, plan, standing, without_raw
 from metarl.runs.study_work import Child, Work, work_off
 
@@ -352,6 +352,13 @@ def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
     trials = shortened(make("bandit", "rl2", "n100_k5"))
     assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
     assert shortened(SMALL).learner.policy == SMALL.learner.policy
+    replaying, small = make("ant_dir", "pearl", "pearl"), shortened(make("ant_dir", "pearl", "pearl"))
+    assert small.learner.warmup_steps == 0
+    of_a_step = [e.learner.gradient_steps / steps_of_iteration(e) for e in (replaying, small)]
+    assert of_a_step[1] == pytest.approx(of_a_step[0], rel=0.3)
+    believing = [make("half_cheetah_vel", "varibad", "field"), shortened(make("half_cheetah_vel", "varibad", "field"))]
+    of_a_step = [e.learner.elbo.belief_updates / steps_of_iteration(e) for e in believing]
+    assert of_a_step[1] == pytest.approx(of_a_step[0], rel=0.3)
 
 
 def test_what_is_missing_runs_once_and_a_failure_stops_no_other(tmp_path: Path, here: type[Here]) -> None:
