@@ -49,6 +49,29 @@ SHARE: ContextVar[tuple[int, int]] = ContextVar("share", default=(0, 1))
 """Which one this process is, of how many that each simulate an equal part of a run's worlds."""
 
 
+class Several(torch.Generator):
+    """Generators of equally many tasks or worlds each: :func:`drawn` asks each for those of its own.
+
+    Where one is handed on, drawing by another way than :func:`drawn` is an error, which :meth:`require_unused` raises.
+    """
+
+    def __new__(cls, parts: Sequence[torch.Generator]) -> "Several":
+        return super().__new__(cls, parts[0].device)  # type: ignore[call-arg]
+
+    def __init__(self, parts: Sequence[torch.Generator]) -> None:
+        self.parts = list(parts)
+        self._before = self.get_state()
+
+    def require_unused(self) -> None:
+        if not torch.equal(self.get_state(), self._before):
+            raise BadField("a task or policy drew by itself: seeds in lockstep have to draw by metarl.envs.api.drawn")
+
+
+def parts_of(generator: torch.Generator) -> list[torch.Generator]:
+    """The generators it consists of, mostly itself alone."""
+    return generator.parts if isinstance(generator, Several) else [generator]
+
+
 def drawn(
     draw: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -60,6 +83,9 @@ def drawn(
     Args:
         draw: ``torch.rand``, ``torch.randn``, or one that takes what they take.
     """
+    if isinstance(generator, Several):
+        own = shape[0] // len(generator.parts)
+        return torch.cat([drawn(draw, (own, *shape[1:]), of_seed, dtype) for of_seed in generator.parts])
     part, parts = SHARE.get()
     own = shape[0]
     whole = draw((parts * own, *shape[1:]), generator=generator, device=generator.device, dtype=dtype)

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -28,6 +29,8 @@ ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 @dataclass(frozen=True)
 class MujocoTask(BatchedTasks):
     """What a task file says about its task, all of it over worlds at once."""
+
+    joinable: ClassVar[bool] = True
 
     frame_skip: int = 1
     """Physics substeps a control step."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from gymnasium.error import ResetNeeded
@@ -270,6 +270,10 @@ class BatchedTasks(TaskDistribution):
 
     To define one: ``name``, ``spec``, ``sample`` and :meth:`worlds`; fields of the dataclass are options.
     """
+
+    joinable: ClassVar[bool] = False
+    """Whether several seeds may share its worlds: nothing in them draws but resets, by :func:`metarl.envs.api.drawn`,
+    and the state of a world is a row of ``state_dict``."""
 
     @abstractmethod
     def worlds(self, num_worlds: int, *, seed: int, device: torch.device, physics: str, num_threads: int) -> Worlds:

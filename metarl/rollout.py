@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metarl.envs.api import TaskEnv
+from metarl.envs.api import TaskEnv, parts_of
 from metarl.metrics import without_bad
 from metarl.seeds import stream_seed
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -56,10 +57,14 @@ def rollout(
         The experience [task env time ...], ``advantage`` and ``target`` still zero, and the actor at the end.
     """
     with _one_torch_thread():
-        return _play(env, act, actor, episodes, generator, min_steps, trials)
+        batch, actor = PLAYER.get()(env, act, actor, episodes, generator, min_steps, trials)
+    if not batch.action.isfinite().all():  # MuJoCo would take them for 0 and go on
+        advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
+        raise FloatingPointError(f"the policy's actions are not finite: {advice}")
+    return batch, actor
 
 
-def _play(
+def play(
     env: TaskEnv, act: Act, actor: Actor, episodes: int, generator: torch.Generator, min_steps: int, trials: bool
 ) -> tuple[TrajectoryBatch, Actor]:
     horizon = env.spec.horizon
@@ -70,7 +75,7 @@ def _play(
     played = torch.zeros(env.num_tasks, env.num_envs, dtype=torch.int64, device=env.device)  # episodes
     steps_left = torch.full((env.num_tasks, 1), min_steps, device=env.device)
     playing, counted = played < episodes, 0  # steps that steps_left knows of
-    can_stop_early = env.spec.terminates or min_steps > 0
+    can_stop_early = may_stop_early(env, min_steps)
     for t in range(num_steps):
         if can_stop_early and t % EARLY_STOP_INTERVAL == 0 and not playing.any():
             break
@@ -105,16 +110,23 @@ def _play(
             env.rest(~playing)
         obs = step.obs
     if can_stop_early:  # the last world decides when the others' play ends, not what they are given to play with next
-        generator.manual_seed(stream_seed(generator.initial_seed(), "next rollout"))
+        for part in parts_of(generator):
+            part.manual_seed(stream_seed(part.initial_seed(), "next rollout"))
     fields = tree_map(lambda *leaves: torch.stack(leaves, dim=2), *steps)
     zeros = torch.zeros_like(fields["reward"])
-    if not fields["action"].isfinite().all():  # MuJoCo would take them for 0 and go on
-        advice = "start a run with smaller steps (inner_lr, max_kl, learning_rate)"
-        raise FloatingPointError(f"the policy's actions are not finite: {advice}")
     log_prob = fields["dist"].log_prob(fields["action"])
     ended = fields["terminated"] | fields["truncated"]
     fields["valid"] = without_bad(fields["valid"], fields.pop("diverged"), ended, trials=trials)
     return TrajectoryBatch(**fields, log_prob=log_prob, advantage=zeros, target=zeros), actor
+
+
+PLAYER: ContextVar[Callable[..., tuple[TrajectoryBatch, Actor]]] = ContextVar("player", default=play)
+"""What plays the rollouts of this thread."""
+
+
+def may_stop_early(env: TaskEnv, min_steps: int) -> bool:
+    """Whether a rollout ends with its last world, looked for every ``EARLY_STOP_INTERVAL`` steps."""
+    return env.spec.terminates or min_steps > 0
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the command was not refused: it trains")
 
     monkeypatch.setattr("metarl.cli.train.execute", refuse)
+    monkeypatch.setattr("metarl.cli.train.execute_together", refuse)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ LONGEST_VECTOR = 6
 class MetaWorld(BatchedTasks):
     """What the benchmarks share."""
 
+    joinable: ClassVar[bool] = True
     show_goal: ClassVar[bool] = False
     frame_skip: ClassVar[int] = FRAME_SKIP
 

@@ -265,6 +265,16 @@ class MetaWorlds:
             state |= {f"{kind}/{name}": value for name, value in group.state_dict().items()}
         return state
 
+    def part(self, rows: slice) -> dict[str, Tensor]:
+        """:meth:`state_dict` of these worlds alone."""
+        worlds = torch.arange(self.num_worlds, device=self._physics_device)
+        state = {"task": self._task[rows].clone()}
+        for kind, group in self._groups.items():
+            of_kind = worlds[self._where[kind]]
+            if (own := (of_kind >= rows.start) & (of_kind < rows.stop)).any():
+                state |= {f"{kind}/{name}": value[own] for name, value in group.state_dict().items()}
+        return state
+
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if state["task"].shape[1]:  # else none were given yet
             self.set_tasks(state["task"])

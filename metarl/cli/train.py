@@ -18,6 +18,7 @@ from metarl.envs.registry import TASKS, find_preset
 from metarl.runs.config import leaves, to_json
 from metarl.runs.experiment import CHANGEABLE, Experiment, LearnerT, TaskT
 from metarl.runs.folder import RunExists, create_run, load_experiment
+from metarl.runs.lockstep import execute_together
 from metarl.runs.session import execute
 from metarl.runs.supervised import FewShotExperiment
 from metarl.runs.tracking import Tracker
@@ -42,6 +43,9 @@ class Train(Generic[TaskT, LearnerT]):
     start_or_resume: bool = False
     """Begin the run called --name, or continue it where it is there already: the same command, submitted again after
     whatever ended it, goes on. The other options are those that began it."""
+    seeds: tuple[int, ...] = ()
+    """Train a run of each of these seeds in one process, their worlds stepped together: each has its own folder (--name
+    NAME makes NAME-seed0 ...) and is what it would be alone. With --start-or-resume they continue together."""
     track: Literal["none", "wandb"] = "none"
     """Mirror the run to Weights & Biases as it goes (WANDB_MODE=offline keeps it here); the run folder stays the
     record, and a tracker that fails changes nothing."""
@@ -75,11 +79,16 @@ def train(arguments: Sequence[str], task: str | None) -> int:
     form = kind[type(start.task), type(start.learner)]
     default = form(experiment=start, task=start.task.name, learner=learner_name(type(start.learner)))
     options = parse(form, arguments, default=default, prog="metarl train", description=describe(start), config=FLAT)
-    with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
-        run = ranks.of_first(lambda: folder_of(options, recorded))
-        device = ranks.own_device(options.experiment.device)
-        experiment = replace(options.experiment, device=device)
-        exit_code = execute_tracked(experiment, run, options.project if options.track == "wandb" else None)
+    others: list[Path] = []
+    if options.seeds:
+        alone = of_seeds(options, arguments)
+        run, *others = made = [folder_of(one, recorded) for one in alone]
+        exit_code = execute_together([one.experiment for one in alone], made)
+    else:
+        with ranks.joined(options.experiment.device) if ranks.started() else contextlib.nullcontext():
+            run = ranks.of_first(lambda: folder_of(options, recorded))
+            experiment = replace(options.experiment, device=ranks.own_device(options.experiment.device))
+            exit_code = execute_tracked(experiment, run, options.project if options.track == "wandb" else None)
     if exit_code == 0 and os.environ.get("RANK", "0") == "0":
         of_script = any(type(part).__module__ == "__main__" for part in [start.task, *parts_of(start.learner)])
         files = codes or ([sys.argv[0]] if of_script else [])
@@ -88,8 +97,39 @@ def train(arguments: Sequence[str], task: str | None) -> int:
             f"done: metarl evaluate {run}{code_option} · "
             + ("" if isinstance(start, FewShotExperiment) else f"metarl video {run}{code_option} · ")
             + f"tensorboard --logdir {run.parent}"
+            + (f" · likewise {', '.join(map(str, others))}" if others else "")
         )
     return exit_code
+
+
+def of_seeds(options: Any, arguments: Sequence[str]) -> list[Any]:
+    """The options of a run of each of ``seeds``.
+
+    Raises:
+        ValueError: an option that does not go with them, or a folder that is there already.
+    """
+    name, seeds = options.name, " ".join(map(str, options.seeds))
+    if value_of("--seed", arguments) is not None:
+        raise ValueError(f"seed is given beside seeds {seeds}: use one of them")
+    if options.resume is not None:
+        raise ValueError(f"seeds is {seeds}: resume continues one run alone, --start-or-resume with --name all of them")
+    if options.track != "none":
+        raise ValueError(f"seeds is {seeds}: one process tracks one run, leave track out")
+    if ranks.started():
+        raise ValueError(f"seeds is {seeds}: runs side by side are one process, start them without torchrun")
+    if isinstance(options.experiment, FewShotExperiment):
+        raise ValueError(f"seeds is {seeds}: tasks of examples have no worlds to step together, start a run of each")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ValueError(f"seeds is {seeds}: use each seed once")
+    names = [None if name is None else f"{name}-seed{seed}" for seed in options.seeds]
+    experiments = [replace(options.experiment, seed=seed) for seed in options.seeds]
+    for run, experiment in zip(names, experiments, strict=True):  # all, before any folder is made
+        if run is None or not (options.runs / run).exists():
+            continue
+        if not options.start_or_resume:
+            raise RunExists(f"{options.runs / run} exists: choose another --name, or continue with --start-or-resume")
+        require_same(load_experiment(options.runs / run, device=experiment.device), experiment)
+    return [replace(options, experiment=one, name=name) for one, name in zip(experiments, names, strict=True)]
 
 
 def folder_of(options: Any, recorded: Experiment | None) -> Path:

@@ -6,6 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 import torch
 
+from metarl import lockstep
 from metarl.envs.api import ENGINES, TaskEnv, find_engine
 from metarl.envs.camera import VisibleTask
 from metarl.envs.fields import BadField, require, require_numbers
@@ -147,7 +148,8 @@ class Experiment(Generic[TaskT, LearnerT]):
 
     def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
         """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
-        return self.task.make(
+        return lockstep.make_env(
+            self.task,
             num_tasks,
             num_envs,
             seed=stream_seed(self.seed, stream),

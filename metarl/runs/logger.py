@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -56,12 +56,21 @@ class ScalarLog:
         write_whole(self._path, table.written(self._columns, self._rows, header=bool(self._columns)))
 
 
+@runtime_checkable
+class Display(Protocol):
+    """What shows the progress of a run."""
+
+    def update(self, iteration: int, metrics: Metrics) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class ProgressDisplay:
     """A live bar on a terminal, one line that changes in a notebook, and one plain line an iteration elsewhere."""
 
-    def __init__(self, total: int, *, start: int, console: Console) -> None:
+    def __init__(self, total: int, *, start: int, console: Console, began: float | None = None) -> None:
         self._total, self._start, self._console = total, start, console
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self._bar: Progress | None = None
         self._line: Any = None  # of a notebook
         if console.is_terminal:
@@ -75,12 +84,13 @@ class ProgressDisplay:
             self._task = self._bar.add_task("", total=total, completed=start)
             self._bar.start()
 
-    def update(self, iteration: int, metrics: Metrics) -> None:
-        """``iteration`` counts from 0 and is complete."""
+    def update(self, iteration: int, *metrics: Metrics, of: str = "") -> None:
+        """``iteration`` counts from 0 and is complete; metrics of several runs are shown side by side, after whose they
+        are."""
         complete = iteration + 1
         seconds = (time.monotonic() - self._began) / (complete - self._start) * (self._total - complete)
-        skipped = "  update skipped" if metrics.get("train/skipped_updates") else ""
-        text = f"{achieved(metrics)}{skipped}  {rate(metrics)}  ETA {_clock(seconds)}"
+        skipped = "  update skipped" if any(one.get("train/skipped_updates") for one in metrics) else ""
+        text = f"{of}{achieved(*metrics)}{skipped}  {rate(*metrics)}  ETA {_clock(seconds)}"
         if self._console.is_jupyter and not self._console.quiet:
             self._show_in_notebook(f"iteration {complete}/{self._total}  {text}")
         elif self._bar is None:
@@ -106,20 +116,22 @@ class ProgressDisplay:
             self._line.update(Line(text))
 
 
-def achieved(metrics: Metrics) -> str:
-    """What an iteration's tasks came to, before adaptation and after it."""
-    if (trial := metrics.get("meta_train/return_trial")) is not None:
-        return f"return of a trial {trial:.2f}"
-    measures = [measure for measure in ("return", "accuracy", "loss") if f"meta_train/{measure}_post" in metrics]
+def achieved(*metrics: Metrics) -> str:
+    """What an iteration's tasks came to, before adaptation and after it; of several seeds the latter alone."""
+    first = metrics[0]
+    if "meta_train/return_trial" in first:
+        return "return of a trial " + " ".join(f"{one['meta_train/return_trial']:.2f}" for one in metrics)
+    measures = [measure for measure in ("return", "accuracy", "loss") if f"meta_train/{measure}_post" in first]
     measure, digits = measures[0], 2 if measures[0] == "return" else 3
-    before, after = metrics.get(f"meta_train/{measure}_pre"), metrics[f"meta_train/{measure}_post"]
-    return f"{measure} " + ("" if before is None else f"before {before:.{digits}f} ") + f"after {after:.{digits}f}"
+    before = first.get(f"meta_train/{measure}_pre") if len(metrics) == 1 else None
+    after = " ".join(f"{one[f'meta_train/{measure}_post']:.{digits}f}" for one in metrics)
+    return f"{measure} " + ("" if before is None else f"before {before:.{digits}f} ") + f"after {after}"
 
 
-def rate(metrics: Metrics) -> str:
-    """Environment steps or examples a second."""
-    examples = metrics.get("time/examples_per_second")
-    return f"{metrics['time/env_steps_per_second']:,.0f} steps/s" if examples is None else f"{examples:,.0f} examples/s"
+def rate(*metrics: Metrics) -> str:
+    """Environment steps or examples a second, of all together."""
+    unit, tag = ("examples", "examples") if "time/examples_per_second" in metrics[0] else ("steps", "env_steps")
+    return f"{sum(one[f'time/{tag}_per_second'] for one in metrics):,.0f} {unit}/s"
 
 
 def _clock(seconds: float) -> str:

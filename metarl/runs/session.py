@@ -19,7 +19,7 @@ from metarl.runs.files import require_no_links
 from metarl.runs.folder import record_config
 from metarl.runs.held_out import held_out_metrics, validation_metrics
 from metarl.runs.lock import run_lock
-from metarl.runs.logger import ProgressDisplay, ScalarLog
+from metarl.runs.logger import Display, ProgressDisplay, ScalarLog
 from metarl.runs.process import prepare_process
 from metarl.runs.recorded import SCORE, Selection
 from metarl.runs.selection import KEY
@@ -38,9 +38,19 @@ class Enough(Exception):
 
 
 def execute(
-    experiment: Experiment, run: Path, *, console: Console | None = None, callbacks: Sequence[Callback] = ()
+    experiment: Experiment,
+    run: Path,
+    *,
+    console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
+    stopping: StopOnSignal | None = None,
+    display: Display | None = None,
 ) -> int:
     """Trains ``experiment`` in the folder ``run``, from its newest checkpoint where there is one.
+
+    Args:
+        stopping: what is told of signals, where that is not this thread.
+        display: what shows the progress; None: a bar, or lines.
 
     Returns:
         The exit code: 0 when complete, 128 + the signal's number when stopped by it.
@@ -52,9 +62,9 @@ def execute(
     prepare_process(experiment.num_threads, deterministic=experiment.deterministic)
     require_no_links(run, run / checkpoint.DIRECTORY)
     lock = run_lock(run, console.print) if ranks.rank() == 0 else contextlib.nullcontext()
-    with lock, StopOnSignal() as stopping, contextlib.suppress(Stopped):
+    with lock, stopping or StopOnSignal() as stopping, contextlib.suppress(Stopped):
         try:
-            _train_in(run, experiment, stopping, console, callbacks)
+            _train_in(run, experiment, stopping, console, callbacks, display)
         except RuntimeError as error:
             if ranks.size() == 1 or not of_the_group(error):
                 raise
@@ -79,7 +89,12 @@ def _lost(run: Path, error: OSError) -> str:
 
 
 def _train_in(
-    run: Path, experiment: Experiment, stopping: StopOnSignal, console: Console, callbacks: Sequence[Callback]
+    run: Path,
+    experiment: Experiment,
+    stopping: StopOnSignal,
+    console: Console,
+    callbacks: Sequence[Callback],
+    display: Display | None,
 ) -> None:
     share = experiment.num_tasks // ranks.size()
     supervised = isinstance(experiment, FewShotExperiment)
@@ -91,7 +106,7 @@ def _train_in(
     if ranks.rank() == 0:
         with stopping.postponed():
             record_config(experiment, run)
-    recording = Recording(experiment, run, progress, env, stopping, console, callbacks, selection)
+    recording = Recording(experiment, run, progress, env, stopping, console, callbacks, selection, display)
     try:
         with contextlib.suppress(Enough):
             recording.end_where_asked()
@@ -138,6 +153,7 @@ class Recording:
         console: Console,
         callbacks: Sequence[Callback] = (),
         selection: Selection = NO_SELECTION,
+        display: Display | None = None,
     ) -> None:
         self._callbacks, self._console = callbacks, console
         self._selection, self._best_of_kept = selection, [selection.iteration]
@@ -148,7 +164,7 @@ class Recording:
             place = {"iteration": progress.iteration, "env_steps": progress.env_steps}
             self._scalars = ScalarLog(run, **place, warn=console.print)
             self._scalars.note(hparams.beginning(experiment, run.name))
-        self._display = ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
+        self._display = display or ProgressDisplay(experiment.iterations, start=progress.iteration, console=console)
         self._snapshot = self._before = self._capture()
         self.notice = Notices(console)
 
