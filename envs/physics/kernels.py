@@ -1,7 +1,7 @@
 """Which Warp modules the worlds of tasks launch, found without a launch, and their compilation side by side.
 
-``python -m metarl.envs.physics.kernels`` reads a request from its standard input and prints lines of JSON, see
-:func:`main`. It is a process of its own, for it takes Warp apart: to load a module notes it, to launch a kernel does
+:func:`main` reads a request from standard input and prints lines of JSON. It is a process of its own
+(:mod:`metarl.envs.warmup` starts it), for it takes Warp apart: to load a module notes it, to launch a kernel does
 nothing, and ``mujoco_warp`` is told that it is on a GPU. No GPU may be visible to it: the processes that it forks could
 not use one.
 
@@ -14,7 +14,6 @@ import base64
 import importlib.util
 import json
 import multiprocessing
-import os
 import pickle
 import sys
 import time
@@ -27,6 +26,7 @@ import torch
 import warp as wp
 import warp._src.context as context
 
+from metarl.envs.fields import BadField
 from metarl.envs.physics import gpu
 from metarl.envs.registry import TaskDistribution
 
@@ -179,7 +179,14 @@ def _compile(i: int) -> None:
 
 
 def packed(tasks: Sequence[TaskDistribution]) -> dict[str, Any]:
-    """Tasks as text, with the files of those modules that cannot be imported by name, for :func:`unpacked`."""
+    """Tasks as text, with the files of those modules that cannot be imported by name, for :func:`unpacked`.
+
+    Raises:
+        BadField: a task's class is defined in the script that runs, which would run once more.
+    """
+    for task in tasks:
+        if type(task).__module__ == "__main__":
+            raise BadField(f"task is {type(task).__name__} of a script: define it in a module that the script imports")
     modules = {cls.__module__: sys.modules[cls.__module__] for task in tasks for cls in type(task).__mro__[:-1]}
     files = {name: getattr(module, "__file__", None) for name, module in modules.items()}
     own = {name: file for name, file in files.items() if file and not name.startswith("metarl.")}
@@ -189,9 +196,10 @@ def packed(tasks: Sequence[TaskDistribution]) -> dict[str, Any]:
 def unpacked(request: Mapping[str, Any]) -> list[TaskDistribution]:
     """The inverse of :func:`packed`, of this program's own making, in another process."""
     for name, file in request["files"].items():
-        if name == "__main__" or importlib.util.find_spec(name) is None:
+        if importlib.util.find_spec(name) is None:
             spec = importlib.util.spec_from_file_location(name, file)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             sys.path.insert(0, str(Path(file).parent))
             module = sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
@@ -222,8 +230,3 @@ def main() -> None:
         del left[name]
         speed = (total - sum(left.values())) / (time.monotonic() - began) / min(workers, len(missing))
         tell(speed)
-
-
-if __name__ == "__main__":
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    main()
