@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,15 +77,16 @@ def warm_up(
     request |= {"workers": workers or _cores()}
     say("looking for the kernels that the first steps need")
     counts = {"done": 0, "of": 0, "all": 0}
-    for line in _lines_of(request, folder.resolve()):
-        counts = json.loads(line)
-        about = f", about {counts['seconds']} s" if counts["done"] < counts["of"] else ""
-        if counts["of"]:
-            say(f"compiling kernels {counts['done']}/{counts['of']}{about}")
+    with contextlib.closing(_lines_of(request, folder.resolve())) as lines:
+        for line in lines:
+            counts = json.loads(line)
+            about = f", about {counts['seconds']} s" if counts["done"] < counts["of"] else ""
+            if counts["of"]:
+                say(f"compiling kernels {counts['done']}/{counts['of']}{about}")
     return Warmed(folder, counts["all"], counts["of"])
 
 
-def _lines_of(request: dict[str, object], folder: Path) -> Iterator[str]:
+def _lines_of(request: dict[str, object], folder: Path) -> Generator[str, None, None]:
     """What the process that traces and compiles prints; it ends with this one, by whatever."""
     where = os.environ | {"WARP_CACHE_PATH": str(folder), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     where["PYTHONHASHSEED"] = "0"  # Warp names variables in the order of a set: the same bytes each time

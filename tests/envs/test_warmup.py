@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,6 @@ def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wp.config, "optimization_level", 0)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where Warp keeps kernels, empty."""
-    monkeypatch.setattr(wp.config, "kernel_cache_dir", str(tmp_path))
-    return tmp_path
-
-
 def traced(*names: str, on_cuda: bool = True) -> list[Variant]:
     """Without a trace in Warp."""
     with pytest.MonkeyPatch.context() as patch:
@@ -70,12 +62,6 @@ def loaded(task: str) -> list[Variant]:
         patch.setattr(context.Module, "load", load)
         first_steps(find_preset(task))
     return list(found)
-
-
-@cache
-def small() -> Variant:
-    (variant,) = (v for v in traced("cartpole_mass") if SMALL in v.name)
-    return variant
 
 
 # --- which kernels
@@ -109,33 +95,22 @@ def test_the_names_are_those_that_an_h100_ran(task: str) -> None:
     assert len(ran) >= 13
 
 
+@pytest.mark.slow
+def test_the_deterministic_kernels_are_others() -> None:
+    """14 of 49, as many as differed between the names that an H100 looked up in each mode."""
+    ordinary = {v.name for v in traced("half_cheetah_dir")}
+    torch.use_deterministic_algorithms(True)
+    try:
+        deterministic = {v.name for v in traced("half_cheetah_dir")}
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(ordinary) == len(deterministic) == 49
+    assert len(ordinary - deterministic) == 14
+
+
 def _hashed(variant: Variant) -> Any:
     assert variant.name
     return variant.module.hashers[variant.block_dim]
-
-
-# --- where, and that Warp finds them
-
-
-def test_warps_own_loader_finds_a_module_for_a_card_that_is_not_here(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its code, with a device of the card's architecture: it compiles nothing and reads the file that was made."""
-    variant = small()
-    variant.compile(90)
-    card = object.__new__(context.Device)
-    real = {"runtime": context.runtime, "is_cuda": True, "is_cpu": False, "alias": "cuda:0", "ordinal": 0}
-    vars(card).update(real | {"arch": 90, "is_cubin_supported": True, "_context": 1, "is_primary": True})
-    read: list[str] = []
-    monkeypatch.setattr(warp._src.build, "load_cuda", lambda path, device: read.append(path))
-    monkeypatch.setattr(context.Module, "_run_codegen", lambda *_: pytest.fail("it was compiled once more"))
-    with pytest.raises(Exception, match="Failed to load CUDA module"):
-        variant.module.load(card, variant.block_dim)
-    binary, metadata = variant.files(90)
-    assert read == [str(binary)]
-    assert binary.name.endswith(".sm90.cubin")
-    assert binary.read_bytes()[:4] == b"\x7fELF"
-    assert json.loads(metadata.read_text())
 
 
 # --- the pool
@@ -171,26 +146,46 @@ def test_what_was_compiled_before_a_failure_stays(tmp_path: Path, action: Callab
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_each_is_compiled_once_and_a_second_call_does_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_each_is_compiled_once_and_warps_own_loader_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    variant = small()
+    """For a card that is not here. A second call does nothing; one after a cut between two files mends it."""
+    monkeypatch.setattr(wp.config, "kernel_cache_dir", str(tmp_path))
+    (variant,) = (v for v in traced("cartpole_mass") if SMALL in v.name)
+    binary, metadata = variant.files(90)
     monkeypatch.setattr(kernels, "trace", lambda tasks, *, on_cuda: [variant])
     request = kernels.packed([CARTPOLE]) | {"arch": 90, "deterministic": False, "workers": 2, "only": ""}
 
-    def lines() -> list[dict[str, int]]:
+    def lines() -> list[tuple[int, int, int]]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
         kernels.main()
-        return [json.loads(line) | {"seconds": 0} for line in capsys.readouterr().out.splitlines()]
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return [(line["done"], line["of"], line["all"]) for line in found]
 
-    counts = {"of": 1, "all": 1, "seconds": 0}
-    assert lines() == [counts | {"done": 0}, counts | {"done": 1}]
-    made = variant.files(90)[0].stat().st_mtime_ns
-    assert lines() == [counts | {"done": 0, "of": 0}]
-    variant.files(90)[1].unlink()  # as if cut between the two files
-    assert lines() == [counts | {"done": 0}, counts | {"done": 1}]
-    assert all(path.exists() for path in variant.files(90))
-    assert variant.files(90)[0].stat().st_mtime_ns == made
+    assert lines() == [(0, 1, 1), (1, 1, 1)]
+    assert binary.name.endswith(".sm90.cubin")
+    assert binary.read_bytes()[:4] == b"\x7fELF"
+    made = binary.stat().st_mtime_ns
+    assert lines() == [(0, 0, 1)]
+    assert read_by_the_loader(variant) == str(binary)
+    metadata.unlink()
+    assert lines() == [(0, 1, 1), (1, 1, 1)]
+    assert json.loads(metadata.read_text())
+    assert binary.stat().st_mtime_ns == made
+
+
+def read_by_the_loader(variant: Variant) -> str:
+    """What Warp's code loads for a device of architecture 90, where it compiles nothing."""
+    card = object.__new__(context.Device)
+    vars(card).update(runtime=context.runtime, is_cuda=True, is_cpu=False, alias="cuda:0", ordinal=0, arch=90)
+    vars(card).update(is_cubin_supported=True, _context=1, is_primary=True)
+    read: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warp._src.build, "load_cuda", lambda path, device: read.append(path))
+        patch.setattr(context.Module, "_run_codegen", None)
+        with pytest.raises(Exception, match="Failed to load CUDA module"):
+            variant.module.load(card, variant.block_dim)
+    return read[0]
 
 
 def test_a_task_of_a_users_file_crosses_to_another_process(tmp_path: Path) -> None:
@@ -219,7 +214,7 @@ def test_a_task_of_a_users_file_crosses_to_another_process(tmp_path: Path) -> No
 def test_progress_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = [(0, 2, 60), (1, 2, 30), (2, 2, 0)]
     lines = [json.dumps({"done": done, "of": of, "all": 5, "seconds": s}) for done, of, s in counts]
-    monkeypatch.setattr(warmup, "_lines_of", lambda request, folder: iter(lines))
+    monkeypatch.setattr(warmup, "_lines_of", lambda request, folder: (line for line in lines))
     said: list[str] = []
     assert warm_up([CARTPOLE], arch="sm_90", out=tmp_path, say=said.append) == (tmp_path, 5, 2)
     assert said[1:] == [
