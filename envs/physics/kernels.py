@@ -138,8 +138,10 @@ def _pretend_cuda(load: Callable[..., None], replace: Replace) -> None:
 
 
 def first_steps(task: TaskDistribution) -> None:
-    """Builds two worlds of each kind of task, and goes through a reset and two steps."""
+    """Builds two worlds of each kind of task, held-out ones included, and goes through a reset and two steps."""
     many = task.sample(100, torch.Generator().manual_seed(0))
+    if task.num_test_tasks and (published := task.published_tasks(task.num_test_tasks)) is not None:
+        many = torch.cat([many, published])
     first = {label: i for i, label in reversed(list(enumerate(task.labels(many))))}
     sampled = many[sorted(first.values()) or [0]]
     env = task.make(len(sampled), 2, seed=0, device="cpu", physics="warp", num_threads=1)
