@@ -20,6 +20,8 @@ import warp as wp
 from torch import Tensor
 
 wp.config.log_level = wp.LOG_ERROR  # what goes wrong raises
+# A newer driver would have Warp look for PTX of the oldest architecture: what is compiled beforehand is for one card.
+wp.config.cuda_output = wp.config.cuda_output or "cubin"
 if "WARP_CACHE_PATH" not in os.environ and os.path.expanduser("~") == "~":  # no home: Warp would make a folder "~" here
     wp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="warp-")
     atexit.register(shutil.rmtree, wp.config.kernel_cache_dir, ignore_errors=True)

@@ -26,6 +26,7 @@ Meta-reinforcement learning: train a policy that adapts to new tasks, and test i
   export RUN     adapt to a task in simulation, and write a policy that runs without torch
   track RUN      mirror a run folder to Weights & Biases
   submit -- ...  run a command as jobs of a cluster, which go on after a preemption
+  warmup TASK .. compile a GPU's kernels before they are needed
   list           tasks, learners and presets
   doctor         what this machine can do
 

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     """Verbs, tasks and learners by name, each with its options."""
     common = options_of(Experiment, skip=("task", "learner")) | HELP
     verbs = {verb: options_of(form, skip=("experiment", "task")) | common for verb, form in EXPERIMENTS.items()} | {
-        name: options_of(verb, skip=("run", "runs", "command")) | HELP
+        name: options_of(verb, skip=("run", "runs", "command", "names")) | HELP
         for name, verb in VERBS.items()  # which are positional
     }
     tasks = {

@@ -21,6 +21,7 @@ from metarl.cli.parse import parse, values_of
 from metarl.cli.probe import Probe
 from metarl.cli.train import train
 from metarl.cli.tune import tune
+from metarl.cli.warmup import Warmup
 from metarl.cli.watch import Watch
 from metarl.envs.camera import find_backend
 from metarl.envs.fields import require
@@ -211,6 +212,7 @@ VERBS = {
     "export": Export,
     "track": Track,
     "submit": Submit,
+    "warmup": Warmup,
     "list": List,
     "doctor": Doctor,
 }

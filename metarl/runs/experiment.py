@@ -11,6 +11,7 @@ from metarl.envs.api import ENGINES, TaskEnv, find_engine
 from metarl.envs.camera import VisibleTask
 from metarl.envs.fields import BadField, require, require_numbers
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.warmup import warm_if_cold
 from metarl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, validation_tasks
 from metarl.fewshot import FewShotLearner
 from metarl.seeds import stream_seed
@@ -147,7 +148,12 @@ class Experiment(Generic[TaskT, LearnerT]):
         return self.learner.stages(self.episodes_per_env)
 
     def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
-        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
+        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets.
+
+        The first of its kind on a GPU compiles the kernels.
+        """
+        if self.device != "cpu" and self.physics != "cpu":
+            warm_if_cold(self.task, device=self.device, deterministic=self.deterministic)
         return lockstep.make_env(
             self.task,
             num_tasks,
