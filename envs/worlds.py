@@ -12,10 +12,11 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.api import FAULTS, LARGEST, EnvSpec, Step
+from metarl.envs.api import FAULTS, EnvSpec, Step
 from metarl.envs.draws import seed_of
 from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
+from metarl.envs.soundness import all_sound, sound
 
 MOST_WORLDS = 2**20  # tasks, or worlds of a task
 
@@ -164,11 +165,11 @@ class BatchedTaskEnv:
     def _all_well(self, next_obs: Tensor, reward: Tensor, failed: Tensor) -> bool:
         """Whether no episode diverged, on the CPU: numpy finds a flag in a third of torch's time."""
         flagged = failed.numpy().any() or self._spoiled.numpy().any()
-        return not flagged and _all_sound(next_obs) and _all_sound(reward)
+        return not flagged and all_sound(next_obs) and all_sound(reward)
 
     def _without_bad(self, next_obs: Tensor, reward: Tensor, failed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Zeros where an observation or a reward is not sound, and the worlds that diverged; counts what failed."""
-        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
+        unseen, unpaid = ~sound(next_obs).all(-1) | self._spoiled, ~sound(reward)
         found = torch.stack([failed, unseen & ~failed, unpaid & ~unseen & ~failed], dim=2)
         found = (found & ~self._resting.unsqueeze(-1)).sum(1)
         self.faults += found
@@ -193,10 +194,10 @@ class BatchedTaskEnv:
     def _first_obs(self) -> Float[Tensor, "task env obs"]:
         """Observes, and notes the episodes that are spoiled from the beginning; elsewhere observations are sound."""
         obs = self._by_task(self.worlds.observe())
-        if self.device.type == "cpu" and _all_sound(obs):
+        if self.device.type == "cpu" and all_sound(obs):
             self._spoiled = torch.zeros_like(self._resting)
             return obs
-        self._spoiled = ~_sound(obs).all(-1)
+        self._spoiled = ~sound(obs).all(-1)
         return obs.masked_fill(self._spoiled.unsqueeze(-1), 0.0)
 
     def _on_schedule(self) -> bool:
@@ -254,16 +255,6 @@ class BatchedTaskEnv:
         return x.view(self.num_tasks, self.num_envs, *x.shape[1:])
 
 
-def _sound(x: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-    """Neither NaN nor infinite, nor as good as that."""
-    return x.abs() <= LARGEST  # False for NaN
-
-
-def _all_sound(x: Float[Tensor, "*shape"]) -> bool:
-    low, high = x.aminmax()
-    return low.item() >= -LARGEST and high.item() <= LARGEST  # False for NaN
-
-
 @dataclass(frozen=True)
 class BatchedTasks(TaskDistribution):
     """A task distribution that says what its worlds are; their environments are :class:`BatchedTaskEnv`.
@@ -299,14 +290,8 @@ class BatchedTasks(TaskDistribution):
         for name, count in (("num_tasks", num_tasks), ("num_envs", num_envs)):
             if not isinstance(count, Integral) or not 1 <= count <= MOST_WORLDS:
                 raise BadField(f"{name} is {count}: use at least 1 and at most {MOST_WORLDS}")
-        rebuild = partial(
-            self.worlds,
-            num_tasks * num_envs,
-            seed=seed,
-            device=torch.device(device),
-            physics=physics,
-            num_threads=num_threads,
-        )
+        where: dict[str, Any] = {"device": torch.device(device), "physics": physics, "num_threads": num_threads}
+        rebuild = partial(self.worlds, num_tasks * num_envs, seed=seed, **where)
         env = BatchedTaskEnv(rebuild(), self.spec, num_tasks, num_envs, seed=seed, device=device)
         env.rebuild, env.task_shape = rebuild, self.sample(1, torch.Generator().manual_seed(0)).shape[1:]
         return env

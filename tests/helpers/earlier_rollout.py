@@ -9,7 +9,8 @@ from torch.utils._pytree import tree_map
 from metarl.envs.api import Step
 from metarl.envs.mujoco_task import MujocoWorlds
 from metarl.envs.physics.cpu import CpuPhysics
-from metarl.envs.worlds import BatchedTaskEnv, Outcome, _sound
+from metarl.envs.soundness import sound
+from metarl.envs.worlds import BatchedTaskEnv, Outcome
 from metarl.metrics import without_bad
 from metarl.rollout import Act, _one_torch_thread, nothing_before
 from metarl.types import Actor, Previous, TrajectoryBatch
@@ -46,7 +47,7 @@ class EarlierTaskEnv(BatchedTaskEnv):
         self.clock += 1
         self._steps += 1
         next_obs, reward = by_task(self, self.worlds.observe()), by_task(self, outcome.reward)
-        unseen, unpaid = ~_sound(next_obs).all(-1) | self._spoiled, ~_sound(reward)
+        unseen, unpaid = ~sound(next_obs).all(-1) | self._spoiled, ~sound(reward)
         terminated, failed, success = (
             by_task(self, x) for x in (outcome.terminated, outcome.diverged, outcome.success)
         )
@@ -66,7 +67,7 @@ class EarlierTaskEnv(BatchedTaskEnv):
 
     def _first_obs(self) -> Tensor:
         obs = by_task(self, self.worlds.observe())
-        self._spoiled = ~_sound(obs).all(-1)
+        self._spoiled = ~sound(obs).all(-1)
         return obs.masked_fill(self._spoiled.unsqueeze(-1), 0.0)
 
 
