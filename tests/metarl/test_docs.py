@@ -110,6 +110,7 @@ def understand(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(tune, name, lambda *_, **__: 0)
     monkeypatch.setattr(front, "create_run", lambda experiment, runs, name: runs / (name or "run"))
     monkeypatch.setattr(front, "execute", lambda experiment, run, **_: begun.append(experiment) or 0)
+    monkeypatch.setattr(front, "execute_together", lambda experiments, runs: begun.extend(experiments) or 0)
     assert run([verb, *rest], None) == 0
     assert begun[0].task.name == rest[0]
 

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 
 STEPS = 100  # environment steps an iteration
+
+
+@pytest.fixture(autouse=True)
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files of the same second in the order of their names, in which a process's tenth comes before
+    its ninth: files are counted from 0 in each test."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def live(
