@@ -1,5 +1,6 @@
 """Kernels that are compiled before they are needed are those that are needed: as Warp itself, and an H100, have it."""
 
+import copy
 import hashlib
 import importlib.util
 import io
@@ -290,7 +291,7 @@ def test_a_first_run_on_a_gpu_warms_the_cache_once(tmp_path: Path, monkeypatch: 
 def test_runs_on_a_gpu_ask_for_it_and_others_pay_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("metarl.runs.experiment.warm_if_cold", lambda task, *, device, **_: asked.append(device))
-    experiment = make("navigation", "maml")
+    experiment = copy.copy(make("navigation", "maml"))  # the preset itself is everyone's
     env = experiment.make_env(2, 2, stream="resets")
     assert asked == []
     object.__setattr__(experiment, "device", "cuda:1")
