@@ -35,8 +35,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from metarl.envs.api import EnvSpec
+from metarl.envs.cores import cores
 from metarl.envs.fields import BadField, require
-from metarl.envs.gymnasium_worlds import GymWorlds, cores, flat
+from metarl.envs.gymnasium_worlds import GymWorlds, flat
 from metarl.envs.worlds import BatchedTasks
 
 Env = gymnasium.Env[Any, Any]

@@ -6,7 +6,6 @@ that keeps something across resets, or draws from a generator of its own, goes o
 """
 
 import multiprocessing
-import os
 import sys
 import weakref
 from collections import deque
@@ -199,11 +198,6 @@ def start(tasks: Any, bunches: list[Any]) -> AsyncVectorEnv:
         return AsyncVectorEnv(bunches, shared_memory=False, context=context)
     finally:
         cloudpickle.unregister_pickle_by_value(home)
-
-
-def cores() -> int:
-    """How many processes can run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def flat(env: gymnasium.Env[Any, Any]) -> tuple[gymnasium.Env[Any, Any], tuple[int, ...]]:

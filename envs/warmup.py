@@ -11,15 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 
 from metarl.envs.api import find_engine
 from metarl.envs.camera import VisibleTask
+from metarl.envs.cores import cores
 from metarl.envs.fields import BadField
 from metarl.envs.registry import TaskDistribution
 
@@ -74,7 +76,7 @@ def warm_up(
     from metarl.envs.physics.kernels import packed
 
     request = packed(tasks) | {"arch": target, "deterministic": deterministic, "only": only}
-    request |= {"workers": workers or _cores()}
+    request |= {"workers": workers or cores()}
     say("looking for the kernels that the first steps need")
     counts = {"done": 0, "of": 0, "all": 0}
     with contextlib.closing(_lines_of(request, folder.resolve())) as lines:
@@ -134,23 +136,13 @@ def warm_if_cold(task: TaskDistribution, *, device: str, deterministic: bool, sa
         return
     say = progress_line(sys.stderr) if say is None else say
     try:
-        with _alone(stamp.parent):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(stamp.parent / "lock"):
             if not stamp.exists():
                 warm_up([task], device=device, deterministic=deterministic, say=say)
                 stamp.touch()
     except Exception as error:  # whatever it is
         say(f"kernels are compiled as they are needed: {error}")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process of this machine at a time."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def progress_line(file: Any, *, seconds: float = 10.0) -> Say:
@@ -213,7 +205,3 @@ def key_of(arch: str, deterministic: bool) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name}-{importlib.metadata.version(name)}")
     return "-".join([arch, "deterministic" if deterministic else "ordinary", *versions])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
