@@ -57,6 +57,11 @@ STUDY = Study(
             finn(-129.5, -78.6, -66.6, -60.8, oracle=-54.5, steps="76M"),
         ),
         Row(
+            "half_cheetah_vel_pearl",
+            "half-cheetah velocity, PEARL",
+            replace(make("half_cheetah_vel", "pearl", "small"), task=make("half_cheetah_vel", "maml", "tuned").task),
+        ),
+        Row(
             "ant_dir",
             "ant direction",
             replace(make("ant_dir", "maml", "tuned"), iterations=2300),

@@ -2,16 +2,22 @@
 
     python experiments/metaworld_ml1.py [--jobs 2] [--seeds 3] [--only 'push_*'] [--dry-run]
 
-2M environment steps, the budget of Meta-World+ (2025), which reports no number for ML1 by name of the environment.
+2M environment steps, the budget of Meta-World+ (2025), which reports no number for ML1 by name of the environment; 3M
+of the belief by Bayes' rule, which is a learner of one's own (``reward_belief.py``).
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from metarl import Experiment
 from metarl.cli.study import main
 from metarl.presets import make
 from metarl.reports.study_columns import SUCCESS, SUCCESS_NOTE
+from metarl.runs.code import run_code
 from metarl.runs.studies import Row, Study
+
+BELIEF = Path(__file__).parent / "reward_belief.py"
+run_code(BELIEF)
 
 
 def ml1(env: str, learner: str) -> Experiment:
@@ -43,7 +49,8 @@ STUDY = Study(
             short_credit(env),
         )
         for env in ("push-v3", "pick-place-v3")
-    ),
+    )
+    + (Row("push_reward_belief", "push, belief by rewards", make("ml1", "rewardbelief", "push"), code=BELIEF),),
     tags=("meta_train/success_post",),
     note=SUCCESS_NOTE,
 )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from metarl.runs.experiment import Experiment
@@ -94,6 +95,8 @@ class Row:
     reported: tuple[Reported, ...] = ()
     evaluate: tuple[str, ...] = NO_COMPARISON
     """Options of ``metarl evaluate``."""
+    code: Path | None = None
+    """The file that defines its learner, where this library does not; the study's own file runs it, too."""
 
 
 @dataclass(frozen=True)

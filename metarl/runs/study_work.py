@@ -100,11 +100,12 @@ def _no_link(path: str, flags: int) -> int:
 
 def command(run: StudyRun, verb: str, num_threads: int) -> list[str]:
     """The command line of a process."""
-    metarl = [sys.executable, "-m", "metarl", verb]
+    metarl, code = [sys.executable, "-m", "metarl", verb], run.row.code
+    defined = [] if code is None else ["--code", str(code)]
     if verb == "evaluate":
-        return [*metarl, str(run.folder), *run.row.evaluate]
+        return [*metarl, str(run.folder), *run.row.evaluate, *defined]
     length = ["--iterations", str(run.row.experiment.iterations)]
-    return [*metarl, "--resume", str(run.folder), "--num-threads", str(num_threads), *length]
+    return [*metarl, "--resume", str(run.folder), "--num-threads", str(num_threads), *length, *defined]
 
 
 def end(work: Work, child: Child) -> None:
