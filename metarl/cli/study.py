@@ -40,6 +40,9 @@ class Options:
     """Runs at a time, each a process."""
     num_threads: int = 0
     """CPU threads of each; 0: the cores, shared out."""
+    device: str | None = None
+    """Of every run and its test, such as cuda or cuda:1; several jobs share it. None: of a run that was begun its own,
+    else the row's, which is the CPU."""
     runs: Path | None = None
     """Folder of the run folders and of the table; by default runs/ and the study's name. A run in it that has a row's
     settings counts, whatever it is called."""
@@ -80,7 +83,7 @@ def main(study: Study, file: str, arguments: Sequence[str] | None = None) -> Non
 
 def run(study: Study, options: Options, results: Path, console: Console) -> int:
     """Does what the options ask for; returns the exit code."""
-    study = study.only(options.only)
+    study = on_device(study.only(options.only), options.device)
     if options.smoke:
         study, options = smoke(study), replace(options, seeds=1, jobs=max(options.jobs, os.cpu_count() or 1))
     folder = options.runs or Path("runs") / study.name
@@ -99,7 +102,7 @@ def run(study: Study, options: Options, results: Path, console: Console) -> int:
     if not options.table:
         missing = [one for one in runs if not standing(one, kept).done]
         console.print(f"{len(missing)} of {len(runs)} runs to do, {options.jobs} at a time, in {folder}", markup=False)
-        work = Work(missing, options.threads)
+        work = Work(missing, options.threads, options.device)
         with StudyProgress(work, console) as progress:
             code = work_off(work, options.jobs, progress.show)
         for name, reason in work.failed.items():
@@ -157,6 +160,19 @@ def announce(runs: Sequence[tuple[StudyRun, Standing]], options: Options, consol
         f"{clock(total_seconds / options.jobs)} with {options.jobs} at a time, {options.threads} thread(s) each; "
         "on a machine as busy as now; tests of the trained policies come on top",
         markup=False,
+    )
+
+
+def on_device(study: Study, device: str | None) -> Study:
+    """The study with rows that run on a device; the very same one for None.
+
+    Raises:
+        BadField: there is no such device here.
+    """
+    if device is None:
+        return study
+    return replace(
+        study, rows=tuple(replace(row, experiment=replace(row.experiment, device=device)) for row in study.rows)
     )
 
 

@@ -37,6 +37,8 @@ class Work:
     waiting: list[StudyRun]
     num_threads: int
     """CPU threads of each process."""
+    device: str | None = None
+    """Where each of them computes; None: where its run was begun."""
     running: list[Child] = field(default_factory=list)
     finished: list[StudyRun] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def start(work: Work, run: StudyRun) -> None:
         work.failed[run.name] = str(error)
         return
     process = subprocess.Popen(
-        command(run, verb, work.num_threads),
+        command(run, verb, work.num_threads, work.device),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -98,14 +100,15 @@ def _no_link(path: str, flags: int) -> int:
     return open_regular(Path(path), flags)
 
 
-def command(run: StudyRun, verb: str, num_threads: int) -> list[str]:
+def command(run: StudyRun, verb: str, num_threads: int, device: str | None = None) -> list[str]:
     """The command line of a process."""
     metarl, code = [sys.executable, "-m", "metarl", verb], run.row.code
-    defined = [] if code is None else ["--code", str(code)]
+    everywhere = [] if code is None else ["--code", str(code)]
+    everywhere += [] if device is None else ["--device", device]
     if verb == "evaluate":
-        return [*metarl, str(run.folder), *run.row.evaluate, *defined]
+        return [*metarl, str(run.folder), *run.row.evaluate, *everywhere]
     length = ["--iterations", str(run.row.experiment.iterations)]
-    return [*metarl, "--resume", str(run.folder), "--num-threads", str(num_threads), *length, *defined]
+    return [*metarl, "--resume", str(run.folder), "--num-threads", str(num_threads), *length, *everywhere]
 
 
 def end(work: Work, child: Child) -> None:

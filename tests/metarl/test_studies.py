@@ -436,16 +436,22 @@ def test_a_signal_stops_every_child_with_a_checkpoint_and_the_next_call_goes_on(
 def test_a_smoke_test_goes_the_whole_path(tmp_path: Path, here: type[Here], capsys: pytest.CaptureFixture[str]) -> None:
     file = EXPERIMENTS / "maml_icml2017.py"
     with pytest.raises(SystemExit, match=r"^0$"):
-        main(load("maml_icml2017").STUDY, str(file), ["--smoke", "--only", "navigation", "--runs", str(tmp_path)])
+        main(
+            load("maml_icml2017").STUDY,
+            str(file),
+            ["--smoke", "--only", "navigation", "--device", "cpu", "--runs", str(tmp_path)],
+        )
     assert here.started == 2
     assert_whole(tmp_path, capsys.readouterr().out)
 
 
-def test_processes_are_told_where_a_learner_of_ones_own_is_defined(tmp_path: Path) -> None:
+def test_processes_are_told_where_a_learner_of_ones_own_is_defined_and_where_to_compute(tmp_path: Path) -> None:
     row = load("metaworld_ml1").STUDY.only(("push_reward_belief",)).rows[0]
     for verb in ("train", "evaluate"):
-        words = study_work.command(StudyRun(row, 0, tmp_path), verb, 1)
+        words = study_work.command(StudyRun(row, 0, tmp_path), verb, 1, "cuda:1")
         assert words[words.index("--code") + 1] == str(EXPERIMENTS / "reward_belief.py")
+        assert words[words.index("--device") + 1] == "cuda:1"
+        assert "--device" not in study_work.command(StudyRun(row, 0, tmp_path), verb, 1)
 
 
 @pytest.mark.slow
@@ -485,6 +491,7 @@ def test_durations_are_said_for_people() -> None:
         (["--jobs", "0"], "jobs is 0: use at least 1"),
         (["--seeds", "0"], "seeds is 0: use at least 1"),
         (["--only", "x"], "only is 'x': small has first"),
+        (["--device", "gpu"], "device is 'gpu': use cpu, cuda or cuda:0"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(
