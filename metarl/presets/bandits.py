@@ -17,14 +17,15 @@ from metarl.runs.experiment import Experiment
 def bandit(pulls: int, arms: int, *, trials: int, iterations: int) -> Experiment:
     """A GRU learns short trials, where a wasted pull shows, as well as attention and faster; long ones less well.
 
-    Learning rate and entropy bonus end at zero.
+    Trials of 100 pulls want credit over more of them (lambda 0.3 ended 2.0 below the Gittins index with 10 arms, 0.8 and
+    twice the batch 0.7). Learning rate and entropy bonus end at zero.
     """
     short = pulls <= 10
     return Experiment(
         task=find_preset("bandit", f"k{arms}"),
         learner=RL2(
             policy=RecurrentPolicy(memory="gru" if short else "attention", memory_size=64),
-            gae_lambda=0.3,
+            gae_lambda=0.8 if pulls == 100 else 0.3,
             learning_rate=1e-2 if short else 6e-3,
             epochs=4,
             minibatches=8,
@@ -44,9 +45,9 @@ RL2_PRESETS = {
     "n10_k5": bandit(10, 5, trials=1000, iterations=300),
     "n10_k10": bandit(10, 10, trials=1000, iterations=300),
     "n10_k50": bandit(10, 50, trials=1000, iterations=600),
-    "n100_k5": bandit(100, 5, trials=500, iterations=150),
-    "n100_k10": bandit(100, 10, trials=500, iterations=150),
-    "n100_k50": bandit(100, 50, trials=500, iterations=200),
+    "n100_k5": bandit(100, 5, trials=1000, iterations=200),
+    "n100_k10": bandit(100, 10, trials=1000, iterations=200),
+    "n100_k50": bandit(100, 50, trials=1000, iterations=200),
     "n500_k5": bandit(500, 5, trials=100, iterations=150),
     "n500_k10": bandit(500, 10, trials=100, iterations=150),
     "n500_k50": bandit(500, 50, trials=100, iterations=200),

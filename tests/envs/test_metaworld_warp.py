@@ -19,7 +19,7 @@ GOALS = 3
 DEVICE = os.environ.get("METARL_TEST_DEVICE", "cpu")  # cuda: tests/gpu.sh
 if DEVICE == "cpu":
     warp.config.optimization_level = 0  # kernels compile in half the time
-QUICK = {"door-open-v3", "stick-push-v3", "peg-insert-side-v3", "handle-press-v3"}  # joints, touch, moved boxes, boxes
+QUICK = {"door-open-v3", "stick-push-v3", "peg-insert-side-v3"}  # joints, touch, moved boxes
 QUICK_FIRST = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENVIRONMENTS]
 
 
