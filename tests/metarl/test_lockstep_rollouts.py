@@ -20,7 +20,7 @@ from metarl.types import Actor, Previous, TrajectoryBatch
 
 @dataclass(frozen=True)
 class Lives(BatchedTasks):
-    """Worlds that live for as many steps as their task says; then they end, or the first episode of a rollout diverges."""
+    """Episodes of as many steps as their task says; or without an end, the first one of a rollout then diverges."""
 
     joinable: ClassVar[bool] = True
     horizon: int = 40
