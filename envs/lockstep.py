@@ -79,6 +79,15 @@ class SeatEnv(BatchedTaskEnv):
         super().set_tasks(task)
         self.together.tasks_changed = True
 
+    def draws(self) -> tuple[Tensor, int]:
+        """Where what draws its resets stands."""
+        return self._generator.get_state(), self._resets
+
+    def put_back(self, draws: tuple[Tensor, int]) -> None:
+        """To where :meth:`draws` was, as if what was played since had not been."""
+        self._generator.set_state(draws[0])
+        self._resets = draws[1]
+
 
 class Together(BatchedTaskEnv):
     """All tasks of the seeds whose environments are ``envs``, in that order; what is drawn is drawn seed by seed."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,12 +130,13 @@ def warm_if_cold(task: TaskDistribution, *, device: str, deterministic: bool, sa
     if not device.startswith("cuda") or not isinstance(task, VisibleTask):
         return
     arch = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-    definition = hashlib.sha256(repr(replace(task, horizon=1)).encode()).hexdigest()[:16]
-    stamp = cache_folder() / "metarl" / f"{key_of(arch, deterministic)}-{task.name}-{definition}"
-    if stamp.exists():
-        return
     say = progress_line(sys.stderr) if say is None else say
     try:
+        options = {field.name: getattr(task, field.name) for field in fields(task) if field.name != "horizon"}
+        definition = hashlib.sha256(f"{type(task).__qualname__}{options}".encode()).hexdigest()[:16]
+        stamp = cache_folder() / "metarl" / f"{key_of(arch, deterministic)}-{task.name}-{definition}"
+        if stamp.exists():
+            return
         stamp.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(stamp.parent / "lock"):
             if not stamp.exists():

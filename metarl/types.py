@@ -100,6 +100,8 @@ class Description(NamedTuple):
     """Whether that is only where the learned ones begin."""
     anneal_updates: int | None = 0
     """Meta-updates after which its schedule ends; 0: it has none; None: the field of this name follows the run."""
+    num_policies: int = 1
+    """Policies that act side by side in each task in training; its worlds are divided among them."""
 
 
 @runtime_checkable

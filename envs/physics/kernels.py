@@ -11,13 +11,14 @@ module; tests compare sources with those of a process in which nothing is replac
 """
 
 import base64
+import contextlib
 import importlib.util
 import json
 import multiprocessing
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,8 +152,8 @@ def first_steps(task: TaskDistribution) -> None:
         env.step(torch.zeros(len(sampled), 2, task.spec.action_dim))
 
 
-def compiled(variants: Sequence[Variant], arch: int | None, workers: int) -> Iterator[str]:
-    """Compiles variants in forked processes, the longest first; names each as it is done.
+def compiled(variants: Sequence[Variant], arch: int | None, workers: int) -> Generator[str, None, None]:
+    """Compiles variants in forked processes, the longest first; names each as it is done. Closed, it begins no more.
 
     Raises:
         RuntimeError: one does not compile, or a process was killed; the others are in the cache.
@@ -161,13 +162,16 @@ def compiled(variants: Sequence[Variant], arch: int | None, workers: int) -> Ite
     _JOB = variants, arch
     order = sorted(range(len(variants)), key=lambda i: -variants[i].cost)
     failed: dict[int, BaseException] = {}
-    with ProcessPoolExecutor(min(workers, len(order)), multiprocessing.get_context("fork")) as pool:
+    pool = ProcessPoolExecutor(min(workers, len(order)), multiprocessing.get_context("fork"))
+    try:
         jobs = {pool.submit(_compile, i): i for i in order}
         for job in as_completed(jobs):
             if (error := job.exception()) is not None:
                 failed[jobs[job]] = error
             else:
                 yield variants[jobs[job]].name
+    finally:
+        pool.shutdown(cancel_futures=True)  # where nobody hears of the rest any more
     for i, error in failed.items():
         raise RuntimeError(f"{len(failed)} did not compile, {variants[i].name} for one: {error}") from error
 
@@ -228,7 +232,8 @@ def main() -> None:
 
     tell(1.0)
     began, total = time.monotonic(), sum(left.values())
-    for name in compiled(list(missing.values()), arch, workers) if missing else ():
-        del left[name]
-        speed = (total - sum(left.values())) / (time.monotonic() - began) / min(workers, len(missing))
-        tell(speed)
+    with contextlib.closing(compiled(list(missing.values()), arch, workers)) as names:
+        for name in names if missing else ():
+            del left[name]
+            speed = (total - sum(left.values())) / (time.monotonic() - began) / min(workers, len(missing))
+            tell(speed)

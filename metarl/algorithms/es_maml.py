@@ -26,7 +26,7 @@ from metarl.losses.optim import OptimizerState, adam_step, flatten
 from metarl.losses.policy_gradient import log_likelihood_loss
 from metarl.networks.distributions import of_each
 from metarl.networks.normalize import learned, updated
-from metarl.types import Experience, Metrics, Params, Previous, TrajectoryBatch
+from metarl.types import Description, Experience, Metrics, Params, Previous, TrajectoryBatch
 
 
 class ESMAMLState(NamedTuple):
@@ -50,6 +50,9 @@ class ESMAML(GradientLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "learning_rate", "perturbation", "pairs", above=0)
+
+    def describe(self) -> Description:
+        return super().describe()._replace(num_policies=2 * self.pairs)
 
     def init(self, spec: EnvSpec, generator: torch.Generator) -> ESMAMLState:
         if ranks.size() > 1:

@@ -193,12 +193,13 @@ def smoke(study: Study) -> Study:
 
 def tiny(experiment: Experiment) -> Experiment:
     """Two iterations of a few short episodes."""
+    worlds = 1 if remembers(experiment.learner) else max(2, experiment.learner.describe().num_policies)
     return replace(
         experiment,
         task=replace(experiment.task, horizon=min(10, experiment.task.horizon)),
         num_tasks=10,
-        num_envs=1 if remembers(experiment.learner) else 2,
-        episodes=2,
+        num_envs=worlds,
+        episodes=max(2, worlds),
         iterations=2,
         checkpoint_interval=1,
         eval_interval=0,

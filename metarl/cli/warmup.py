@@ -38,6 +38,9 @@ class Warmup:
             raise ValueError("no task is named: metarl warmup TASK ..., those of metarl list that have physics")
         tasks = [find_preset(name) for name in self.names]
         options = {name: getattr(self, name) for name in ("device", "arch", "deterministic", "workers", "out")}
-        folder, kernels, new = warm_up(tasks, **options, say=progress_line(sys.stdout))
+        try:
+            folder, kernels, new = warm_up(tasks, **options, say=progress_line(sys.stdout))
+        except RuntimeError as error:
+            raise ValueError(f"{error}; what is compiled stays, and the same command goes on from there") from error
         done = f"compiled {new} of {kernels} kernels" if new else f"all {kernels} kernels were there already"
         console.print(f"{done}: {folder}" + (f"; where the card is, set WARP_CACHE_PATH={folder}" if self.arch else ""))

@@ -121,6 +121,11 @@ class Experiment(Generic[TaskT, LearnerT]):
         for part in (self.learner, description.policy):
             if (require_fits := getattr(part, "require_fits", None)) is not None:
                 require_fits(self.task.spec)
+        if self.num_envs % description.num_policies:
+            raise BadField(
+                f"num_envs is {self.num_envs}: use a multiple of {description.num_policies}, the policies of a task "
+                f"that {description.name} divides its worlds among"
+            )
         annealed = description.anneal_updates or 0
         if 0 < annealed < self.iterations:
             raise BadField(
@@ -147,13 +152,14 @@ class Experiment(Generic[TaskT, LearnerT]):
         """How its learner adapts when it is tested as it is trained."""
         return self.learner.stages(self.episodes_per_env)
 
-    def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
-        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets.
-
-        The first of its kind on a GPU compiles the kernels.
-        """
+    def warm(self) -> None:
+        """Compiles the kernels of its physics, where it is the first of its kind on a GPU."""
         if self.device != "cpu" and self.physics != "cpu":
             warm_if_cold(self.task, device=self.device, deterministic=self.deterministic)
+
+    def make_env(self, num_tasks: int, num_envs: int, *, stream: str) -> TaskEnv:
+        """An environment of this experiment's tasks; ``stream`` names the random stream of its resets."""
+        self.warm()
         return lockstep.make_env(
             self.task,
             num_tasks,

@@ -74,6 +74,10 @@ def execute_together(experiments: Sequence[Experiment], runs: Sequence[Path], *,
         Exception: the first run's that failed, after the others are through.
     """
     console = Console(soft_wrap=True, markup=False) if console is None else console
+    with StopOnSignal() as stopping, contextlib.suppress(Stopped):
+        experiments[0].warm()  # minutes, in which no seat would hear a signal
+    if stopping.signal is not None:
+        return 128 + stopping.signal
     board = Board(experiments[0].iterations, [one.seed for one in experiments], console)
     stoppings = [StopOnSignal() for _ in runs]
 

@@ -57,7 +57,8 @@ def shortened(experiment: Experiment) -> Experiment:
     if short.num_envs == 1:
         short = replace(short, num_tasks=min(short.num_tasks, max(10, round(left * short.num_tasks))))
     else:
-        worlds = max(1, round(left * short.num_envs))
+        policies = learner.describe().num_policies
+        worlds = policies * max(1, round(left * short.num_envs / policies))
         short = replace(short, num_envs=worlds, episodes=worlds * short.episodes_per_env)
     if isinstance(learner, MAML) and isinstance(learner.outer, TRPO):
         samples = max(100, round(share * learner.outer.curvature_samples))

@@ -147,6 +147,17 @@ def test_what_was_compiled_before_a_failure_stays(tmp_path: Path, action: Callab
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_closed_it_begins_no_more(tmp_path: Path) -> None:
+    """As where the process that asked was killed: nobody hears what is done, which ends it."""
+    paths = [tmp_path / str(i) for i in range(9)]
+    names = kernels.compiled([Pretended((path.name, 1.0, path.touch), 1) for path in paths], None, 1)
+    next(names)
+    names.close()
+    done = sum(path.exists() for path in paths)
+    assert 1 <= done < 9  # some were with the worker already
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_each_is_compiled_once_and_warps_own_loader_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from metarl import presets
 from metarl.algorithms import ALGORITHMS
+from metarl.algorithms.es_maml import ESMAML
 from metarl.algorithms.maml import MAML
 from metarl.algorithms.outer import PPO, TRPO, Gradient
 from metarl.algorithms.rl2 import RL2
@@ -171,6 +172,7 @@ def test_a_refusal_says_every_bound() -> None:
         ({"num_threads": -1}, "num_threads is -1: use at least 0"),
         ({"seed": -1}, "seed is -1: use at least 0"),
         ({"episodes": 30}, r"episodes is 30: use a multiple of num_envs \(20\)"),
+        ({"learner": ESMAML(pairs=3)}, r"num_envs is 20: use a multiple of 6, the policies of a task that ESMAML"),
         ({"seed": HELD_OUT_SEED}, "the held-out tasks are drawn from it"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"physics": "bullet"}, "physics is 'bullet'"),

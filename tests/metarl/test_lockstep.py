@@ -175,6 +175,16 @@ def test_stopped_together_they_go_on_alone_or_together(tmp_path: Path, monkeypat
         assert_same(other, run, momentary=True)
 
 
+def test_a_signal_while_kernels_are_compiled_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiling(self: Experiment) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        raise AssertionError("it was not heard")
+
+    monkeypatch.setattr(Experiment, "warm", compiling)
+    assert execute_together(*of_seeds(SMALL, tmp_path, [0, 1])) == 128 + signal.SIGTERM
+
+
 def test_a_run_that_fails_ends_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiments, runs = of_seeds(RECURRENT, tmp_path, [0, 1, 2])
     (runs[0] / "progress.csv").write_text("iteration,env_steps\n0,8\n")  # recorded, and nothing to continue from

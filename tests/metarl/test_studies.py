@@ -355,6 +355,8 @@ def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
     trials = shortened(make("bandit", "rl2", "n100_k5"))
     assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
     assert shortened(SMALL).learner.policy == SMALL.learner.policy
+    pairs = make("navigation", "es_maml")  # of policies, among which worlds are divided
+    assert (shortened(pairs).num_envs, shortened(pairs).episodes, tiny(pairs).num_envs) == (10, 10, 10)
     replaying, small = make("ant_dir", "pearl", "pearl"), shortened(make("ant_dir", "pearl", "pearl"))
     assert small.learner.warmup_steps == 0
     of_a_step = [e.learner.gradient_steps / steps_of_iteration(e) for e in (replaying, small)]
