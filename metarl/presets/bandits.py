@@ -17,7 +17,7 @@ from metarl.runs.experiment import Experiment
 def bandit(pulls: int, arms: int, *, trials: int, iterations: int) -> Experiment:
     """A GRU learns short trials, where a wasted pull shows, as well as attention and faster; long ones less well.
 
-    Trials of 100 pulls want credit over more of them (lambda 0.3 ended 2.0 below the Gittins index with 10 arms, 0.8 and
+    Trials of 100 pulls want credit over more of them (10 arms: lambda 0.3 ended 2.0 below the Gittins index, 0.8 and
     twice the batch 0.7). Learning rate and entropy bonus end at zero.
     """
     short = pulls <= 10
