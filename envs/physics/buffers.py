@@ -1,10 +1,13 @@
-"""What a model asks of MuJoCo Warp, found with MuJoCo's C engine: a solver that it has, and room for contacts."""
+"""What a model asks of MuJoCo Warp: a solver that it has, and memory; how much, MuJoCo's C engine tells."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import mujoco
 import numpy as np
+import torch
 
 from metarl.envs.physics.cpu import silence
 
@@ -36,3 +39,14 @@ def buffer_sizes(model: mujoco.MjModel) -> tuple[int, int]:
         mujoco.mj_step(model, data)
         most_contacts, most_constraints = max(most_contacts, data.ncon), max(most_constraints, data.nefc)
     return 8 + 2 * most_contacts, 16 * (2 + most_constraints // 8)
+
+
+@contextmanager
+def lack_of_memory(num_worlds: int) -> Iterator[None]:
+    """Warp's lack of memory as torch's error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("alloc", "out of memory", "Graph creation", "Graph launch")):
+            raise
+        raise torch.OutOfMemoryError(f"{num_worlds} worlds of physics do not fit: {error}") from error

@@ -5,7 +5,11 @@ of other types. Here each kernel is given a list of its own types alone, and, if
 certainly apart. Contacts stay what they are, to the bit: a list keeps the order of the broadphase where that has one
 (Warp's CPU device), and GJK does not report a distance below the true one by more than rounding.
 
-Two functions of ``mujoco_warp`` are replaced while its collision is called (so while a graph is recorded); none is
+On a GPU the kernels are launched with as many threads as worlds need, a few for each; the library takes what fills the
+card twice, to find no candidate at all in most launches of Meta-World's. Threads stride over what there is, so that
+the number changes no contact.
+
+Three functions of ``mujoco_warp`` are replaced while its collision is called (so while a graph is recorded); none is
 copied. A version that is not known keeps its own path, and a warning says so once.
 """
 
@@ -27,6 +31,8 @@ from metarl.envs.physics.separation import are_apart, cover
 
 KNOWN = ("3.17",)
 """Versions of ``mujoco_warp`` whose collision this was compared with."""
+THREADS = 2
+"""Of a launch on a GPU for each world; ML10's worlds have 0 to 1.5 candidates of a pair of types."""
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -63,7 +69,9 @@ def is_known() -> bool:
     installed = version("mujoco-warp")
     fits = installed.startswith(tuple(f"{known}." for known in KNOWN))
     if not fits:
-        warnings.warn(f"mujoco-warp {installed} is not {' or '.join(KNOWN)}: collisions take its own path", stacklevel=2)
+        warnings.warn(
+            f"mujoco-warp {installed} is not {' or '.join(KNOWN)}: collisions take its own path", stacklevel=2
+        )
     return fits
 
 
@@ -75,7 +83,7 @@ def collide(library: Callable[..., None], m: Any, d: Any, ctx: Any, table: list[
         return
     lists = listed(m, d, ctx, pairs, cull=cull)
     seen, candidates = copy.copy(d), copy.copy(ctx)  # shallow: they share all arrays
-    build = collision_convex.ccd_kernel_builder
+    build, grid = collision_convex.ccd_kernel_builder, collision_convex._ccd_grid_size
 
     def builder(type1: int, type2: int, *options: Any) -> Any:
         i = pairs.index((type1, type2))
@@ -84,7 +92,14 @@ def collide(library: Callable[..., None], m: Any, d: Any, ctx: Any, table: list[
         candidates.collision_worldid = lists.world[i]
         return build(type1, type2, *options)
 
-    with _replaced(collision_convex, "ccd_kernel_builder", builder):  # each launch is preceded by a call of it
+    def grid_size(kernel: Any, most: int, device: Any) -> int:
+        found: int = grid(kernel, most, device)
+        return found if device.is_cpu else min(found, THREADS * d.nworld)
+
+    with (
+        _replaced(collision_convex, "ccd_kernel_builder", builder),  # each launch is preceded by a call of both
+        _replaced(collision_convex, "_ccd_grid_size", grid_size),
+    ):
         library(m, seen, candidates, table)
 
 
@@ -103,11 +118,12 @@ def listed(m: Any, d: Any, ctx: Any, pairs: Pairs, *, cull: bool) -> Lists:
     shape = len(pairs), d.naconmax
     count = wp.zeros(len(pairs), dtype=int)
     lists = Lists(count, wp.empty(shape, dtype=wp.vec2i), wp.empty(shape, dtype=wp.vec2i), wp.empty(shape, dtype=int))
+    model = m.geom_type, m.geom_size, m.geom_aabb, m.geom_margin, m.geom_gap, m.pair_margin, m.pair_gap
+    given = ctx.collision_pair, ctx.collision_pairid, ctx.collision_worldid
     wp.launch(
         _sorter(pairs, cull),
         dim=d.naconmax,
-        inputs=[m.geom_type, m.geom_size, m.geom_aabb, m.geom_margin, m.geom_gap, m.pair_margin, m.pair_gap]
-        + [d.geom_xpos, d.geom_xmat, d.ncollision, ctx.collision_pair, ctx.collision_pairid, ctx.collision_worldid],
+        inputs=[*model, d.geom_xpos, d.geom_xmat, d.ncollision, *given],
         outputs=list(lists),
     )
     return lists
@@ -145,13 +161,13 @@ def _sorter(pairs: Pairs, cull: bool) -> wp.Kernel:
         b = geoms[1]
         type1 = geom_type[a]
         type2 = geom_type[b]
-        row = int(-1)
+        row = int(-1)  # noqa: RUF046, UP018 - Warp: a variable, no constant
         for k in range(wp.static(len(pairs))):
             if type1 == wp.static(pairs[k][0]) and type2 == wp.static(pairs[k][1]):
                 row = k
         if row < 0:
             return
-        if wp.static(cull):
+        if wp.static(cull):  # noqa: SIM102 - Warp decides it as it compiles
             if ids[1] < 0:  # sensors ask for distances, too
                 margin, gap = contact_margin_gap(geom_margin, geom_gap, pair_margin, pair_gap, geoms, ids[0], w)
                 one = cover(geom_type, geom_size, geom_aabb, xpos, xmat, a, w)

@@ -9,8 +9,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import mujoco
 import numpy as np
@@ -27,7 +26,7 @@ if "WARP_CACHE_PATH" not in os.environ and os.path.expanduser("~") == "~":  # no
 import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
 
 from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
-from metarl.envs.physics.buffers import buffer_sizes, solvable  # noqa: E402
+from metarl.envs.physics.buffers import buffer_sizes, lack_of_memory, solvable  # noqa: E402
 from metarl.envs.physics.candidates import narrowed  # noqa: E402
 
 # What set_const computes from masses and inertias; sized per world as soon as one of those is.
@@ -51,9 +50,9 @@ class WarpPhysics:
         device: ``cuda``, ``cuda:1`` ..., or ``cpu`` for Warp's own CPU device.
         max_contacts: by default, as :func:`buffer_sizes` measures them.
         max_constraints: likewise.
-        collisions: which pairs the general convex collision looks at, as :func:`metarl.envs.physics.candidates.narrowed`
-            has it: ``library``, those and in the order that ``mujoco_warp`` does; ``sorted`` or ``culled``. Contacts are
-            the same. What that saves is not measured on a GPU, so it is off by default.
+        collisions: which pairs convex collision looks at (:mod:`metarl.envs.physics.candidates`): ``library``, as
+            ``mujoco_warp`` has it; ``sorted``, by type; ``culled``, and not those certainly apart. Contacts are the
+            same. What that saves is not measured on a GPU, so it is off by default.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class WarpPhysics:
         self.device = torch.device(device)
         self.timestep = float(model.opt.timestep)
         self._wp_device = wp.get_device(str(self.device))
-        with wp.ScopedDevice(self._wp_device), _lack_of_memory(num_worlds):
+        with wp.ScopedDevice(self._wp_device), lack_of_memory(num_worlds):
             model = solvable(model)
             self._m = mjw.put_model(model)
             self._d = mjw.make_data(model, nworld=num_worlds, nconmax=max_contacts, njmax=max_constraints)
@@ -213,7 +212,7 @@ class WarpPhysics:
 
     def _launch(self, name: str | None, work: Callable[[], None]) -> None:
         """Runs ``work`` in torch's order; what has a ``name`` is recorded once, and replayed."""
-        with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
+        with wp.ScopedDevice(self._wp_device), lack_of_memory(self.num_worlds):
             if name is None or name not in self._graphs:
                 self._wait()  # Warp records on a stream of its own
                 self._record(name, work) if name else work()
@@ -246,14 +245,3 @@ class WarpPhysics:
         for name, tensor, address in self._views:
             if tensor.data_ptr() != address:
                 raise RuntimeError(f"{name} was given other memory (resize_, set_ or .data): write into it in place")
-
-
-@contextmanager
-def _lack_of_memory(num_worlds: int) -> Iterator[None]:
-    """Warp's lack of memory as torch's error."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("alloc", "out of memory", "Graph creation", "Graph launch")):
-            raise
-        raise torch.OutOfMemoryError(f"{num_worlds} worlds of physics do not fit: {error}") from error

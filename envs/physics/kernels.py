@@ -214,13 +214,17 @@ def unpacked(request: Mapping[str, Any]) -> list[TaskDistribution]:
 
 def main() -> None:
     """A request is :func:`packed` tasks with ``arch`` (90, or null), ``deterministic``, ``physics``, ``workers`` and
-    ``only`` (part of a module's name). A line is printed before the work and after each module: how many are ``done`` ``of`` those
-    that were missing, of ``all``, and about how many ``seconds`` are left."""
+    ``only`` (part of a module's name). A line is printed before the work and after each module: how many are ``done``
+    ``of`` those that were missing, of ``all``, and about how many ``seconds`` are left."""
     request = json.load(sys.stdin)
     arch, workers = request["arch"], request["workers"]
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(request["deterministic"])
-    every = [v for v in trace(unpacked(request), on_cuda=arch is not None, physics=request["physics"]) if request["only"] in v.name]
+    every = [
+        v
+        for v in trace(unpacked(request), on_cuda=arch is not None, physics=request["physics"])
+        if request["only"] in v.name
+    ]
     missing = {v.name: v for v in every if not all(path.exists() for path in v.files(arch))}
     left = {name: variant.cost for name, variant in missing.items()}
 

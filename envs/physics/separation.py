@@ -1,9 +1,9 @@
 """Whether two geoms are certainly apart: a lower bound of their distance, in Warp, for pairs of any convex types.
 
-A geom is covered by a cylinder, if it is one, or else by its bounding box (itself, if it is a box). Projections from one
-cover to the other and back lead towards their closest points, and any direction found on the way bounds the distance
-from below: the gap between the intervals that the covers take along it. So an answer of "apart" is true wherever the
-projections have come to.
+A geom is covered by a cylinder, if it is one, or else by its bounding box (itself, if it is a box). Projections from
+one cover to the other and back lead towards their closest points (the method of alternating projections, von Neumann),
+and any direction found on the way bounds the distance from below: the gap between the intervals that the covers take
+along it. So an answer of "apart" is true wherever the projections have come to.
 """
 
 import warp as wp

@@ -39,7 +39,9 @@ class Warmup:
         if not self.names:
             raise ValueError("no task is named: metarl warmup TASK ..., those of metarl list that have physics")
         tasks = [find_preset(name) for name in self.names]
-        options = {name: getattr(self, name) for name in ("device", "arch", "deterministic", "physics", "workers", "out")}
+        options = {
+            name: getattr(self, name) for name in ("device", "arch", "deterministic", "physics", "workers", "out")
+        }
         folder, kernels, new = warm_up(tasks, **options, say=progress_line(sys.stdout))
         done = f"compiled {new} of {kernels} kernels" if new else f"all {kernels} kernels were there already"
         console.print(f"{done}: {folder}" + (f"; where the card is, set WARP_CACHE_PATH={folder}" if self.arch else ""))

@@ -1,13 +1,14 @@
 """Which pairs MuJoCo Warp's convex collision looks at on ML10, and how far it goes, on Warp's CPU device.
 
-``python tests/benchmarks/benchmark_collisions.py --worlds 512`` takes some minutes. Worlds are in states of the C engine, under
-actions as random as a new policy's, or those of Meta-World's scripted policy. Counts are of a state; iterations are the
-fewest after which the result has its final bits.
+``python tests/benchmarks/benchmark_collisions.py --worlds 512`` takes some minutes. Worlds are in
+states of the C engine, under actions as random as a new policy's, or those of Meta-World's scripted policy. Counts are
+of a state; iterations are the fewest after which the result has its final bits.
 """
 
 import argparse
 import json
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from metarl.envs.physics import candidates  # noqa: E402
 
 MOST = 35  # iterations, MuJoCo's default
 TOLERANCE = wp.constant(1e-6)  # likewise
+TURNS = 5
 COUNTS = ("candidates", "left", "touching", "contacts")
 
 
@@ -189,7 +191,27 @@ def row(name: str, types: tuple[int, int], figures: dict[str, list[Any]], worlds
         for method, x in (("GJK", gjk), ("EPA", epa))
         for what, value in (("median", np.median), ("most", np.max))
     }
-    return {"task": name, "types": kinds, **means, "EPA runs": round(len(epa) / worlds / len(figures["left"]), 3), **spread}
+    return {
+        "task": name,
+        "types": kinds,
+        **means,
+        "EPA runs": round(len(epa) / worlds / len(figures["left"]), 3),
+        **spread,
+    }
+
+
+def time_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """CPU time of the whole collision, sorted and culled candidates against the library's, in the same states."""
+    seconds: dict[str, float] = defaultdict(float)
+    for m, d in states(name, options):
+        for turn in range(1 + TURNS):
+            for collisions in ("library", "sorted", "culled"):
+                mjw.fwd_kinematics(m, d)
+                begun = time.process_time()
+                with candidates.narrowed(collisions):
+                    mjw.collision(m, d)
+                seconds[collisions] += (time.process_time() - begun) * (turn > 0)
+    return {"task": name, **{f"{k} / library": round(v / seconds["library"], 3) for k, v in seconds.items()}}
 
 
 def main() -> None:
@@ -199,10 +221,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--tasks", nargs="*", default=list(ML10().train_goals))
+    parser.add_argument("--time", action="store_true", help="CPU time in place of counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.tasks:
-        for figures in count(name, options):
+        for figures in [time_of(name, options)] if options.time else count(name, options):
             print(json.dumps(figures), flush=True)
 
 

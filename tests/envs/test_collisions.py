@@ -1,4 +1,4 @@
-"""Candidates of convex collision, sorted and culled: the same contacts and trajectories as the library's, to the bit."""
+"""Candidates of convex collision, sorted and culled: contacts and trajectories are the library's, to the bit."""
 
 import warnings
 from typing import Any
@@ -24,10 +24,9 @@ SHAPES = {
     "box": 'type="box" size=".03 .05 .08"',
     "mesh": 'type="mesh" mesh="hull"',
 }
-QUICK = {("cylinder", "box"), ("box", "mesh")}
 PAIRS = [("cylinder", "box"), ("box", "mesh"), ("cylinder", "mesh"), ("capsule", "mesh"), ("cylinder", "cylinder")]
 CONTACT = ("dist", "pos", "frame", "includemargin", "geom", "worldid", "geomcollisionid", "friction", "solref", "dim")
-POSES = 2000
+POSES = 1000
 
 
 def two_bodies(one: str, other: str, *, margin: float, gap: float) -> Any:
@@ -64,26 +63,37 @@ def contacts(physics: Any, collisions: str) -> list[np.ndarray]:
     return [getattr(d.contact, name).numpy()[:found].copy() for name in CONTACT]
 
 
-@pytest.mark.parametrize(
-    "pair", [pytest.param(pair, marks=() if pair in QUICK else pytest.mark.slow, id="-".join(pair)) for pair in PAIRS]
-)
-@pytest.mark.parametrize(("margin", "gap"), [(0.0, 0.0), (0.01, 0.005)])
-def test_contacts_of_random_poses_are_the_librarys(pair: tuple[str, str], margin: float, gap: float) -> None:
-    physics = two_bodies(*pair, margin=margin, gap=gap)
+CASES = [(*pair, *width) for pair in PAIRS for width in ((0.01, 0.005), (0.0, 0.0))]
+QUICK_FIRST = [pytest.param(*case, marks=pytest.mark.slow if i else ()) for i, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("one", "other", "margin", "gap"), QUICK_FIRST)
+def test_contacts_of_random_poses_are_the_librarys(one: str, other: str, margin: float, gap: float) -> None:
+    physics = two_bodies(one, other, margin=margin, gap=gap)
     library = contacts(physics, "library")
-    assert 200 < len(np.unique(library[5])) < POSES - 200, "worlds that touch, and that do not"
+    assert 100 < len(np.unique(library[5])) < POSES - 100, "worlds that touch, and that do not"
     for collisions in ("sorted", "culled"):
         assert all(np.array_equal(*both) for both in zip(library, contacts(physics, collisions), strict=True))
+    with candidates._replaced(
+        candidates.collision_convex, "_ccd_grid_size", lambda *_: 100
+    ):  # as on a GPU: few threads
+        few = contacts(physics, "culled")
+    assert all(np.array_equal(x[order(library)], y[order(few)]) for x, y in zip(library, few, strict=True))
     left = of_last_collision(physics)
     assert left["sorted"] == int(physics._d.ncollision.numpy()[0])
     touching, pairs = len(np.unique(library[5])), left["sorted"]
     discarded = (pairs - left["culled"]) / (pairs - touching)
-    print(f"{pair}: {pairs} candidates, {touching} touch, {discarded:.0%} of the others discarded")
-    assert discarded > 0.1, "a third of the poses is within 2 mm, and the box around a mesh is wide"
+    print(f"{one}-{other}: {pairs} candidates, {touching} touch, {discarded:.0%} of the others discarded")
+    assert discarded > (0.02 if other == "mesh" else 0.2), "a third is within 2 mm, and the box around a mesh is wide"
+
+
+def order(found: list[np.ndarray]) -> np.ndarray:
+    """Contacts by world and number within their pair."""
+    return np.lexsort((found[6], found[5]))
 
 
 def of_last_collision(physics: Any) -> dict[str, int]:
-    """How many candidates the kernel of the only pair of types is given."""
+    """How many candidates the kernels are given, sorted and culled."""
     found = {}
 
     def count(m: Any, d: Any, ctx: Any, table: Any) -> None:
@@ -99,10 +109,10 @@ TASKS = ["door-open-v3", "reach-v3", "peg-insert-side-v3", "basketball-v3"]
 
 
 @pytest.mark.parametrize("name", [TASKS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in TASKS[1:])])
-def test_trajectories_of_metaworld_are_the_librarys(name: str, request: pytest.FixtureRequest) -> None:
+def test_trajectories_of_metaworld_are_the_librarys(name: str) -> None:
     """Full state after every step of the scripted policy and of random actions, in turns."""
     assert name in ML10().train_goals
-    steps = 100 if "slow" in request.keywords or name != TASKS[0] else 15
+    steps = 100 if name != TASKS[0] else 10
     every = {engine: make(name, engine) for engine in ("warp", "warp-sorted", "warp-culled")}
     for step in range(steps):
         action = actions_of(name, every["warp"], step)
@@ -138,8 +148,7 @@ def test_another_version_takes_its_own_path_and_says_so_once(monkeypatch: pytest
 
 def test_the_librarys_functions_are_put_back() -> None:
     library, build = candidates.collision_driver.convex_narrowphase, candidates.collision_convex.ccd_kernel_builder
-    with pytest.raises(RuntimeError, match="in between"), narrowed("culled"):
-        assert candidates.collision_driver.convex_narrowphase is not library
-        raise RuntimeError("in between")
+    with pytest.raises(ZeroDivisionError), narrowed("culled"):
+        _ = 1 // (candidates.collision_driver.convex_narrowphase is library)
     assert candidates.collision_driver.convex_narrowphase is library
     assert candidates.collision_convex.ccd_kernel_builder is build
