@@ -150,7 +150,7 @@ def _sorter(pairs: Pairs, cull: bool) -> wp.Kernel:
         pair_out: wp.array2d(dtype=wp.vec2i),
         pairid_out: wp.array2d(dtype=wp.vec2i),
         world_out: wp.array2d(dtype=int),
-    ):
+    ) -> None:
         i = wp.tid()
         if i >= number[0]:
             return

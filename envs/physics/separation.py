@@ -34,7 +34,7 @@ def cover(
     xmat: wp.array2d(dtype=wp.mat33),
     geom: int,
     world: int,
-):
+) -> Cover:
     found = Cover()
     found.rot = xmat[world, geom]
     found.pos = xpos[world, geom]
@@ -52,7 +52,7 @@ def cover(
 
 
 @wp.func
-def nearest(body: Cover, point: wp.vec3):
+def nearest(body: Cover, point: wp.vec3) -> wp.vec3:
     """The point of the body nearest to ``point``."""
     x = wp.transpose(body.rot) @ (point - body.pos)
     if body.is_round:
@@ -69,7 +69,7 @@ def nearest(body: Cover, point: wp.vec3):
 
 
 @wp.func
-def reach(body: Cover, direction: wp.vec3):
+def reach(body: Cover, direction: wp.vec3) -> float:
     """How far the body extends from its middle along a unit vector."""
     n = wp.transpose(body.rot) @ direction
     if body.is_round:
@@ -78,7 +78,7 @@ def reach(body: Cover, direction: wp.vec3):
 
 
 @wp.func
-def are_apart(one: Cover, other: Cover, margin: float):
+def are_apart(one: Cover, other: Cover, margin: float) -> bool:
     """Whether they are certainly more than ``margin`` apart; they may be so without."""
     between = other.pos - one.pos
     limit = margin + SLACK * (1.0 + wp.length(one.size) + wp.length(other.size))
