@@ -18,9 +18,9 @@ from torch import Tensor
 
 from metarl.envs.fields import BadField, require
 
-ENGINES = ("auto", "cpu", "warp")
+ENGINES = ("auto", "cpu", "warp", "warp-sorted", "warp-culled")
 """Physics engines that ``make`` knows: MuJoCo in C on CPU threads, MuJoCo Warp on the device; auto takes the one that
-fits the device."""
+fits the device. Of the last two, convex collision sees candidates by type (``metarl.envs.physics.candidates``)."""
 
 
 LARGEST = 1e15
@@ -38,6 +38,7 @@ def find_engine(physics: str, device: str | torch.device) -> str:
     if physics not in ENGINES:
         raise BadField(f"physics is {physics!r}: use one of {', '.join(ENGINES)}")
     engine = ("cpu" if torch.device(device).type == "cpu" else "warp") if physics == "auto" else physics
+    engine = engine.partition("-")[0]
     if engine == "warp" and find_spec("mujoco_warp") is None:
         raise BadField(
             f"physics is {physics!r}: MuJoCo Warp is not installed, use pip install 'metarl-toolkit[gpu]', or cpu"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 
-from metarl.envs.api import find_engine
+from metarl.envs.api import ENGINES, find_engine
 from metarl.envs.camera import VisibleTask
 from metarl.envs.cores import cores
 from metarl.envs.fields import BadField
@@ -46,6 +46,7 @@ def warm_up(
     device: str = "cuda",
     arch: str = "",
     deterministic: bool = False,
+    physics: str = "warp",
     workers: int = 0,
     out: Path | None = None,
     only: str = "",
@@ -57,6 +58,7 @@ def warm_up(
         device: whose kernels, and whose cache; ``cpu``: those of Warp's CPU device.
         arch: those of a card that is not here, such as ``sm_90`` of an H100. They go to a folder of their own.
         deterministic: those that repeat their bits.
+        physics: those of this engine, MuJoCo Warp in one of its kinds.
         workers: processes; 0: as many as cores.
         out: folder to write to, in place of Warp's cache or the card's own.
         only: leave out modules without this in their names.
@@ -67,7 +69,8 @@ def warm_up(
             not installed.
         RuntimeError: a kernel does not compile, or a process was killed; what is compiled stays.
     """
-    find_engine("warp", "cpu")
+    if find_engine(physics, "cpu") != "warp":
+        raise BadField(f"physics is {physics!r}: use one of {', '.join(x for x in ENGINES if 'warp' in x)}")
     for task in tasks:
         if not isinstance(task, VisibleTask):
             raise BadField(f"task is {task.name!r}: it has no physics, so no kernels")
@@ -75,7 +78,7 @@ def warm_up(
     folder = out or (Path("metarl-kernels") / key_of(arch, deterministic) if arch else cache_folder())
     from metarl.envs.physics.kernels import packed
 
-    request = packed(tasks) | {"arch": target, "deterministic": deterministic, "only": only}
+    request = packed(tasks) | {"arch": target, "deterministic": deterministic, "only": only, "physics": physics}
     request |= {"workers": workers or cores()}
     say("looking for the kernels that the first steps need")
     counts = {"done": 0, "of": 0, "all": 0}
@@ -121,7 +124,9 @@ def _lines_of(request: dict[str, object], folder: Path) -> Generator[str, None, 
             raise RuntimeError(said[-1].partition("Error: ")[2] or said[-1] if said else f"exit code {code}")
 
 
-def warm_if_cold(task: TaskDistribution, *, device: str, deterministic: bool, say: Say | None = None) -> None:
+def warm_if_cold(
+    task: TaskDistribution, *, device: str, deterministic: bool, physics: str = "warp", say: Say | None = None
+) -> None:
     """Before a first run on a GPU: compiles side by side what would be compiled one by one.
 
     Once for a task, an architecture, a mode and versions; the processes of a machine wait for the one that does it.
@@ -130,17 +135,20 @@ def warm_if_cold(task: TaskDistribution, *, device: str, deterministic: bool, sa
     if not device.startswith("cuda") or not isinstance(task, VisibleTask):
         return
     arch = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    physics = "warp" if physics == "auto" else physics
     say = progress_line(sys.stderr) if say is None else say
     try:
         options = {field.name: getattr(task, field.name) for field in fields(task) if field.name != "horizon"}
-        definition = hashlib.sha256(f"{type(task).__qualname__}{options}".encode()).hexdigest()[:16]
+        definition = hashlib.sha256(
+            f"{type(task).__qualname__}{options}{physics.removeprefix('warp')}".encode()
+        ).hexdigest()[:16]
         stamp = cache_folder() / "metarl" / f"{key_of(arch, deterministic)}-{task.name}-{definition}"
         if stamp.exists():
             return
         stamp.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(stamp.parent / "lock"):
             if not stamp.exists():
-                warm_up([task], device=device, deterministic=deterministic, say=say)
+                warm_up([task], device=device, deterministic=deterministic, physics=physics, say=say)
                 stamp.touch()
     except Exception as error:  # whatever it is
         say(f"kernels are compiled as they are needed: {error}")

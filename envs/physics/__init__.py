@@ -109,7 +109,9 @@ def make_physics(
         return CpuPhysics(model, num_worlds, num_threads=num_threads)
     from metarl.envs.physics.gpu import WarpPhysics
 
-    return WarpPhysics(model, num_worlds, device=device, max_contacts=max_contacts, max_constraints=max_constraints)
+    buffers = {"max_contacts": max_contacts, "max_constraints": max_constraints}
+    collisions = engine.partition("-")[2] or "library"
+    return WarpPhysics(model, num_worlds, device=device, collisions=collisions, **buffers)
 
 
 def constant(like: Tensor, values: Sequence[float] | NDArray[np.float64]) -> Tensor:

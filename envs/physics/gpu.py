@@ -9,9 +9,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
 
 import mujoco
 import numpy as np
@@ -28,7 +26,8 @@ if "WARP_CACHE_PATH" not in os.environ and os.path.expanduser("~") == "~":  # no
 import mujoco_warp as mjw  # noqa: E402 - its import starts Warp, which would tell of it
 
 from metarl.envs.physics import POSITION_FIELDS, STATE_FIELDS  # noqa: E402
-from metarl.envs.physics.cpu import silence  # noqa: E402
+from metarl.envs.physics.buffers import buffer_sizes, lack_of_memory, solvable  # noqa: E402
+from metarl.envs.physics.candidates import narrowed  # noqa: E402
 
 # What set_const computes from masses and inertias; sized per world as soon as one of those is.
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0")
@@ -51,6 +50,9 @@ class WarpPhysics:
         device: ``cuda``, ``cuda:1`` ..., or ``cpu`` for Warp's own CPU device.
         max_contacts: by default, as :func:`buffer_sizes` measures them.
         max_constraints: likewise.
+        collisions: which pairs convex collision looks at (:mod:`metarl.envs.physics.candidates`): ``library``, as
+            ``mujoco_warp`` has it; ``sorted``, by type; ``culled``, and not those certainly apart. Contacts are the
+            same. What that saves is not measured on a GPU, so it is off by default.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class WarpPhysics:
         device: str | torch.device = "cuda",
         max_contacts: int | None = None,
         max_constraints: int | None = None,
+        collisions: str = "library",
     ) -> None:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}: use at least 1")
@@ -69,12 +72,12 @@ class WarpPhysics:
             max_contacts, max_constraints = max_contacts or contacts, max_constraints or constraints
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()  # what torch keeps for later is of no use to Warp
-        self.num_worlds = num_worlds
+        self.num_worlds, self._collisions = num_worlds, collisions
         self.device = torch.device(device)
         self.timestep = float(model.opt.timestep)
         self._wp_device = wp.get_device(str(self.device))
-        with wp.ScopedDevice(self._wp_device), _lack_of_memory(num_worlds):
-            model = _solvable(model)
+        with wp.ScopedDevice(self._wp_device), lack_of_memory(num_worlds):
+            model = solvable(model)
             self._m = mjw.put_model(model)
             self._d = mjw.make_data(model, nworld=num_worlds, nconmax=max_contacts, njmax=max_constraints)
             self._unwelded = wp.full_like(self._m.body_weldid, 1)
@@ -153,7 +156,8 @@ class WarpPhysics:
         for substep in range(substeps):
             if self._lagging and substep:
                 self._derive(VEL)
-            mjw.step(self._m, self._d)
+            with narrowed(self._collisions):
+                mjw.step(self._m, self._d)
         self._derive(self._needed)
 
     def _derive(self, stage: int) -> None:
@@ -165,7 +169,8 @@ class WarpPhysics:
         """
         m, d = self._m, self._d
         if stage >= ACC:
-            mjw.forward(m, d)
+            with narrowed(self._collisions):
+                mjw.forward(m, d)
         elif stage >= POS:
             mjw.fwd_kinematics(m, d)
             if "sensordata" in self._bound:
@@ -207,7 +212,7 @@ class WarpPhysics:
 
     def _launch(self, name: str | None, work: Callable[[], None]) -> None:
         """Runs ``work`` in torch's order; what has a ``name`` is recorded once, and replayed."""
-        with wp.ScopedDevice(self._wp_device), _lack_of_memory(self.num_worlds):
+        with wp.ScopedDevice(self._wp_device), lack_of_memory(self.num_worlds):
             if name is None or name not in self._graphs:
                 self._wait()  # Warp records on a stream of its own
                 self._record(name, work) if name else work()
@@ -240,44 +245,3 @@ class WarpPhysics:
         for name, tensor, address in self._views:
             if tensor.data_ptr() != address:
                 raise RuntimeError(f"{name} was given other memory (resize_, set_ or .data): write into it in place")
-
-
-@contextmanager
-def _lack_of_memory(num_worlds: int) -> Iterator[None]:
-    """Warp's lack of memory as torch's error."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("alloc", "out of memory", "Graph creation", "Graph launch")):
-            raise
-        raise torch.OutOfMemoryError(f"{num_worlds} worlds of physics do not fit: {error}") from error
-
-
-def _solvable(model: mujoco.MjModel) -> mujoco.MjModel:
-    """The same model with Newton's solver in place of PGS, which Warp does not have (the humanoid's)."""
-    if model.opt.solver != mujoco.mjtSolver.mjSOL_PGS:
-        return model
-    changed = copy.copy(model)
-    changed.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-    return changed
-
-
-PROBE_STEPS = 1000
-
-
-@cache
-def buffer_sizes(model: mujoco.MjModel) -> tuple[int, int]:
-    """Contacts and constraints to hold for a world: twice what C MuJoCo meets in 1,000 substeps of random controls,
-
-    and some more, for what random controls do not find.
-    """
-    silence()
-    data, rng = mujoco.MjData(model), np.random.default_rng(0)
-    low, high = model.actuator_ctrlrange.T
-    most_contacts = most_constraints = 0
-    for step in range(PROBE_STEPS):
-        if step % 5 == 0:
-            data.ctrl[:] = rng.uniform(low, high)
-        mujoco.mj_step(model, data)
-        most_contacts, most_constraints = max(most_contacts, data.ncon), max(most_constraints, data.nefc)
-    return 8 + 2 * most_contacts, 16 * (2 + most_constraints // 8)

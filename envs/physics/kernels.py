@@ -67,11 +67,14 @@ class Variant(NamedTuple):
         self.module._compile(**where, options=self.module.resolved_options[self.block_dim])
 
 
-def trace(tasks: Sequence[TaskDistribution], *, on_cuda: bool, replace: Replace = setattr) -> list[Variant]:
+def trace(
+    tasks: Sequence[TaskDistribution], *, on_cuda: bool, physics: str = "warp", replace: Replace = setattr
+) -> list[Variant]:
     """What the first steps of these tasks' worlds load, each variant once.
 
     Args:
         on_cuda: as on a GPU; else as on Warp's CPU device.
+        physics: ``warp``, or another of its kind in ``metarl.envs.api.ENGINES``.
         replace: how functions of Warp are replaced, for good by default.
     """
     found: dict[Variant, None] = {}
@@ -90,7 +93,7 @@ def trace(tasks: Sequence[TaskDistribution], *, on_cuda: bool, replace: Replace 
     if on_cuda:
         _pretend_cuda(load, replace)
     for task in tasks:
-        first_steps(task)
+        first_steps(task, physics)
     return list({variant.name: variant for variant in found}.values())
 
 
@@ -138,14 +141,14 @@ def _pretend_cuda(load: Callable[..., None], replace: Replace) -> None:
     replace(convex, "_ccd_grid_size", ccd_grid)
 
 
-def first_steps(task: TaskDistribution) -> None:
+def first_steps(task: TaskDistribution, physics: str = "warp") -> None:
     """Builds two worlds of each kind of task, held-out ones included, and goes through a reset and two steps."""
     many = task.sample(100, torch.Generator().manual_seed(0))
     if task.num_test_tasks and (published := task.published_tasks(task.num_test_tasks)) is not None:
         many = torch.cat([many, published])
     first = {label: i for i, label in reversed(list(enumerate(task.labels(many))))}
     sampled = many[sorted(first.values()) or [0]]
-    env = task.make(len(sampled), 2, seed=0, device="cpu", physics="warp", num_threads=1)
+    env = task.make(len(sampled), 2, seed=0, device="cpu", physics=physics, num_threads=1)
     env.set_tasks(sampled)
     env.reset()
     for _ in range(2):
@@ -214,14 +217,18 @@ def unpacked(request: Mapping[str, Any]) -> list[TaskDistribution]:
 
 
 def main() -> None:
-    """A request is :func:`packed` tasks with ``arch`` (90, or null), ``deterministic``, ``workers`` and ``only`` (part
-    of a module's name). A line is printed before the work and after each module: how many are ``done`` ``of`` those
-    that were missing, of ``all``, and about how many ``seconds`` are left."""
+    """A request is :func:`packed` tasks with ``arch`` (90, or null), ``deterministic``, ``physics``, ``workers`` and
+    ``only`` (part of a module's name). A line is printed before the work and after each module: how many are ``done``
+    ``of`` those that were missing, of ``all``, and about how many ``seconds`` are left."""
     request = json.load(sys.stdin)
     arch, workers = request["arch"], request["workers"]
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(request["deterministic"])
-    every = [v for v in trace(unpacked(request), on_cuda=arch is not None) if request["only"] in v.name]
+    every = [
+        v
+        for v in trace(unpacked(request), on_cuda=arch is not None, physics=request["physics"])
+        if request["only"] in v.name
+    ]
     missing = {v.name: v for v in every if not all(path.exists() for path in v.files(arch))}
     left = {name: variant.cost for name, variant in missing.items()}
 

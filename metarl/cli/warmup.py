@@ -25,6 +25,8 @@ class Warmup:
     WARP_CACHE_PATH where the card is."""
     deterministic: bool = False
     """Those of runs with --deterministic."""
+    physics: str = "warp"
+    """Those of runs with this --physics: warp, warp-sorted or warp-culled."""
     workers: int = 0
     """Processes; 0: as many as cores."""
     out: Path | None = None
@@ -37,7 +39,8 @@ class Warmup:
         if not self.names:
             raise ValueError("no task is named: metarl warmup TASK ..., those of metarl list that have physics")
         tasks = [find_preset(name) for name in self.names]
-        options = {name: getattr(self, name) for name in ("device", "arch", "deterministic", "workers", "out")}
+        names = ("device", "arch", "deterministic", "physics", "workers", "out")
+        options = {name: getattr(self, name) for name in names}
         try:
             folder, kernels, new = warm_up(tasks, **options, say=progress_line(sys.stdout))
         except RuntimeError as error:

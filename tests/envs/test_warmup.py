@@ -44,10 +44,11 @@ def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wp.config, "optimization_level", 0)
 
 
-def traced(*names: str, on_cuda: bool = True) -> list[Variant]:
+def traced(*names: str, on_cuda: bool = True, physics: str = "warp") -> list[Variant]:
     """Without a trace in Warp."""
     with pytest.MonkeyPatch.context() as patch:
-        return trace([find_preset(name) for name in names], on_cuda=on_cuda, replace=patch.setattr)
+        tasks = [find_preset(name) for name in names]
+        return trace(tasks, on_cuda=on_cuda, physics=physics, replace=patch.setattr)
 
 
 def loaded(task: str) -> list[Variant]:
@@ -107,6 +108,15 @@ def test_the_deterministic_kernels_are_others() -> None:
         torch.use_deterministic_algorithms(False)
     assert len(ordinary) == len(deterministic) == 49
     assert len(ordinary - deterministic) == 14
+
+
+@pytest.mark.slow
+def test_culled_collision_needs_one_kernel_more() -> None:
+    """Those of convex collision are the library's own."""
+    library, culled = ({v.name for v in traced("ml1", physics=physics)} for physics in ("warp", "warp-culled"))
+    assert library < culled
+    (more,) = culled - library
+    assert "sort_candidates" in more
 
 
 def _hashed(variant: Variant) -> Any:

@@ -32,11 +32,19 @@ def sparing(fn: Any = None, *, typechecker: Any) -> Any:
     """As ``jaxtyping.jaxtyped`` on a function or a dataclass, but sparing."""
     if fn is None:
         return functools.partial(sparing, typechecker=typechecker)
+    if _is_of_warp(fn):
+        return fn
     if inspect.isclass(fn):
         if dataclasses.is_dataclass(fn) and not hasattr(fn.__init__, "is_checked"):
             fn.__init__ = _checked(fn.__init__, typechecker)
         return fn
     return _checked(fn, typechecker) if inspect.isfunction(fn) else _plain(fn, typechecker=typechecker)
+
+
+def _is_of_warp(fn: Any) -> bool:
+    """Whether Warp made it or is to read it: it compiles a function as it is written, with what that closes over."""
+    kinds = [fn, *getattr(fn, "__annotations__", {}).values()]
+    return any(type(kind).__module__.startswith("warp.") for kind in kinds)
 
 
 def _checked(fn: Callable[..., Any], typechecker: Any) -> Callable[..., Any]:
