@@ -29,10 +29,7 @@ from metarl.reports.published import PLUS as METAWORLD_PLUS
 from metarl.reports.study_table import T_975, as_csv, lines, markdown, over_seeds, read_recorded, text_of
 from metarl.runs import study_work
 from metarl.runs.folder import create_run
-from metarl.runs.pace import shortened
-from metarl.runs.recorded import recorded_rate
-from metarl.runs.status import clock
-from metarl.runs.studies import Column, Reported, Row, Study, env_steps, steps_of_iteration
+from metarl.runs.studies import Column, Reported, Row, Study, env_steps
 from metarl.runs.study_folders import MARK, StudyRun, collect, plan, standing, without_raw
 from metarl.runs.study_work import Child, Work, work_off
 
@@ -346,26 +343,6 @@ def test_a_dry_run_says_steps_and_time_and_leaves_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_short_iteration_keeps_worlds_and_cuts_episodes() -> None:
-    short = shortened(make("ml10", "maml", "plus"))
-    assert (short.num_tasks, short.num_envs, short.task.horizon) == (20, 10, 20)
-    assert short.learner.outer.curvature_samples == 4_000
-    chunked = shortened(make("ml10", "rl2", "plus"))
-    assert (chunked.task.horizon, chunked.learner.chunk_steps, chunked.learner.chunk_overlap) == (40, 20, 4)
-    trials = shortened(make("bandit", "rl2", "n100_k5"))
-    assert (trials.num_tasks, trials.episodes, trials.task.horizon) == (80, 100, 1)
-    assert shortened(SMALL).learner.policy == SMALL.learner.policy
-    pairs = make("navigation", "es_maml")  # of policies, among which worlds are divided
-    assert (shortened(pairs).num_envs, shortened(pairs).episodes, tiny(pairs).num_envs) == (10, 10, 10)
-    replaying, small = make("ant_dir", "pearl", "pearl"), shortened(make("ant_dir", "pearl", "pearl"))
-    assert small.learner.warmup_steps == 0
-    of_a_step = [e.learner.gradient_steps / steps_of_iteration(e) for e in (replaying, small)]
-    assert of_a_step[1] == pytest.approx(of_a_step[0], rel=0.3)
-    believing = [make("half_cheetah_vel", "varibad", "field"), shortened(make("half_cheetah_vel", "varibad", "field"))]
-    of_a_step = [e.learner.elbo.belief_updates / steps_of_iteration(e) for e in believing]
-    assert of_a_step[1] == pytest.approx(of_a_step[0], rel=0.3)
-
-
 def test_what_is_missing_runs_once_and_a_failure_stops_no_other(tmp_path: Path, here: type[Here]) -> None:
     first = small_study().rows[0]
     broken = replace(first, name="broken", evaluate=("--tasks", "0"), experiment=replace(SMALL, num_tasks=3))
@@ -475,16 +452,6 @@ def assert_whole(runs: Path, out: str, row: str = "navigation") -> None:
     assert numbers[row] in table
     assert "| published" not in table
     assert {"table.csv", "curves.png", f"{row}-seed0"} <= {path.name for path in runs.iterdir()}
-
-
-def test_the_recorded_pace_is_the_median_of_recent_iterations() -> None:
-    tag = "time/env_steps_per_second"
-    assert recorded_rate([{tag: "1"}] * 30 + [{tag: f"{k}"} for k in range(20)]) == 9.5
-    assert recorded_rate([{"iteration": "0"}]) is None
-
-
-def test_durations_are_said_for_people() -> None:
-    assert [clock(seconds) for seconds in (40.0, 720.0, 12600.0)] == ["40 s", "12 min", "3.5 h"]
 
 
 @pytest.mark.parametrize(
