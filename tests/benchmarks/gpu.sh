@@ -53,6 +53,8 @@ wait
 gpu speed 130 '$PYTHON tests/benchmarks/benchmark_gpu.py --out $OUT/speed.jsonl'
 [ "$DEVICE" != cpu ] || phase speed 130 '$PYTHON tests/benchmarks/benchmark_gpu.py --device cpu --scale 0.001 \
     --only half-cheetah --out $OUT/speed.jsonl'
+gpu collisions 60 'for physics in warp-sorted warp-culled; do
+    $PYTHON tests/benchmarks/benchmark_gpu.py --only ML10 --physics $physics --out $OUT/speed.jsonl; done'
 gpu physics 120 '$PYTHON -m pytest -n 0 -p no:benchmark tests/envs/test_warp.py'
 gpu metaworld 90 '$PYTHON -m pytest -n 0 -p no:benchmark tests/envs/test_metaworld_warp.py'
 ! grep -qv ': ok' "$OUT/phases.txt"
