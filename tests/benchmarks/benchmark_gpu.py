@@ -62,7 +62,14 @@ def throughput(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     first, seconds = seconds_of(play, options), [seconds_of(play, options) for _ in range(TURNS)]
     num_steps = row.num_tasks * num_envs * STEPS
     found = {"worlds": row.num_tasks * num_envs, "steps_per_second": num_steps / statistics.median(seconds)}
-    return {"name": row.name, **found, "target": row.target, "first_seconds": first, "overflowed": env.num_overflowed}
+    return {
+        "name": row.name,
+        "physics": options.physics,
+        **found,
+        "target": row.target,
+        "first_seconds": first,
+        "overflowed": env.num_overflowed,
+    }
 
 
 def meta_iteration(options: argparse.Namespace) -> dict[str, Any]:
