@@ -21,7 +21,8 @@ class EventFile:
     def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
         """``purge_step``: what earlier files of the folder hold from this step on is no longer shown."""
         folder.mkdir(parents=True, exist_ok=True)
-        moment = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        seconds, rest = divmod(time.time_ns(), 10**9)  # files of one second are read in the order of their names
+        moment = f"{seconds:010d}.{rest:09d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
         path = folder / f"events.out.tfevents.{moment}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
         self._writer = RecordWriter(open(descriptor, "wb"))  # noqa: SIM115

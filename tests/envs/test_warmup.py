@@ -175,8 +175,14 @@ def test_each_is_compiled_once_and_warps_own_loader_finds_it(
     monkeypatch.setattr(wp.config, "kernel_cache_dir", str(tmp_path))
     (variant,) = (v for v in traced("cartpole_mass") if SMALL in v.name)
     binary, metadata = variant.files(90)
-    monkeypatch.setattr(kernels, "trace", lambda tasks, *, on_cuda: [variant])
-    request = kernels.packed([CARTPOLE]) | {"arch": 90, "deterministic": False, "workers": 2, "only": ""}
+    monkeypatch.setattr(kernels, "trace", lambda tasks, **_: [variant])
+    request = kernels.packed([CARTPOLE]) | {
+        "arch": 90,
+        "deterministic": False,
+        "physics": "warp",
+        "workers": 2,
+        "only": "",
+    }
 
     def lines() -> list[tuple[int, int, int]]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
@@ -330,7 +336,13 @@ def files_of(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a_warm_up_that_is_cut_is_taken_up(tmp_path: Path) -> None:
-    request = kernels.packed([CARTPOLE]) | {"arch": 90, "deterministic": False, "workers": 2, "only": "_gra"}
+    request = kernels.packed([CARTPOLE]) | {
+        "arch": 90,
+        "deterministic": False,
+        "physics": "warp",
+        "workers": 2,
+        "only": "_gra",
+    }
     lines = warmup._lines_of(request, tmp_path)
     first = json.loads(next(lines))
     next(lines)

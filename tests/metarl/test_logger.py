@@ -2,23 +2,17 @@
 
 import csv
 import io
+import itertools
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 
+from metarl.runs import events as event_files
 from metarl.runs.logger import ProgressDisplay, ScalarLog
 
 STEPS = 100  # environment steps an iteration
-
-
-@pytest.fixture(autouse=True)
-def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard reads files of the same second in the order of their names, in which a process's tenth comes before
-    its ninth: files are counted from 0 in each test."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def live(
@@ -113,8 +107,12 @@ def test_reopened_at_an_iteration_it_drops_what_lies_past_it(tmp_path: Path, res
 
 
 @pytest.mark.parametrize("resume_at", [0, 1, 3, 5])
-def test_tensorboard_drops_what_lies_past_it_too(tmp_path: Path, resume_at: int) -> None:
-    """One event an iteration in the end, none of them of the time that was repeated."""
+def test_tensorboard_drops_what_lies_past_it_too(
+    tmp_path: Path, resume_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One event an iteration in the end, none of them of the time that was repeated, in whatever second: TensorBoard
+    reads files in the order of their names, in which a process's tenth would come before its ninth."""
+    monkeypatch.setattr(event_files, "_NUMBERS", itertools.count(9))
     live(tmp_path, 0, 5)
     live(tmp_path, resume_at, 7, value=1000.0)
     losses = [i if i < resume_at else 1000 + i for i in range(7)]
