@@ -291,8 +291,14 @@ class Run:
         assert not any("train/skipped_updates" in metrics for metrics in self.logged)
 
 
-@pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        pytest.param(name, field, marks=() if (i + j) % len(FIELDS) == 0 else pytest.mark.slow)
+        for i, name in enumerate(LEARNERS)
+        for j, field in enumerate(FIELDS)
+    ],
+)
 def test_fault_15_training_goes_on_and_says_so_once(name: str, field: str) -> None:
     """The bad world is bad in each iteration; its episodes are counted, and its task and field are named once."""
     for t in STARTS if field == "first observation" else [1, HORIZON + 2, 2 * HORIZON]:
