@@ -384,7 +384,8 @@ def test_the_half_cheetahs_kernels_are_those_of_a_process_in_which_nothing_is_re
     variants = [(v.module.name, v.block_dim) for v in traced("half_cheetah_dir")]
     where = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-c", SOURCES]
-    real = subprocess.run(command, env=where, input=json.dumps(variants), capture_output=True, text=True, check=True)
+    real = subprocess.run(command, env=where, input=json.dumps(variants), capture_output=True, text=True, check=False)
+    assert real.returncode == 0, real.stderr
     expected = json.loads(real.stdout.splitlines()[-1])
     assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()} == expected
     assert warm_up([CHEETAH], arch="sm_90", out=tmp_path, say=lambda _: None).compiled == 0
