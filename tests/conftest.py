@@ -23,6 +23,7 @@ os.environ.setdefault("WARP_CACHE_PATH", str(CACHE / "warp"))  # kernels, compil
 
 def pytest_runtest_setup() -> None:
     shape_checks.begin_test()
+    torch.manual_seed(0)  # of what a test draws without a generator
 
 
 @pytest.fixture(scope="module")
