@@ -376,8 +376,11 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_the_half_cheetahs_kernels_are_those_of_a_process_in_which_nothing_is_replaced(tmp_path: Path) -> None:
+def test_the_half_cheetahs_kernels_are_those_of_a_process_in_which_nothing_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of them for sm_90, and the source that each was compiled from, which a false ``warp`` would change."""
+    monkeypatch.setattr(wp.config, "optimization_level", None)  # the default, as in the processes
     found = warm_up([CHEETAH], arch="sm_90", workers=2, out=tmp_path, say=lambda _: None)
     sources = {path.stem: path for path in tmp_path.rglob("*.cu")}
     assert found.compiled == found.kernels == len(sources) == len(files_of(tmp_path)) >= 45
